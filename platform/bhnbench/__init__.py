@@ -1,0 +1,1 @@
+"""bhnbench: Bayesian deep-learning methods, compared fairly."""

@@ -1,0 +1,86 @@
+"""The errors of bhnbench.
+
+::
+
+    BhnbenchError                 exit code 1
+    ├── InvalidSweepError         exit code 2: mistakes in a sweep file or an option
+    ├── UnknownPluginError        exit code 2: no such method or task is installed
+    ├── ResourceError             the cluster can never satisfy the request
+    ├── LedgerError               the ledger cannot be opened or is of another version
+    ├── DataError                 a data set is missing, or not what it should be
+    └── RunError                  ends one run; the others go on
+        ├── DivergedError         a loss or an output is no longer finite
+        ├── UnsupportedError      the method says it cannot do this problem
+        └── ContractError         a plugin broke its promise
+    StopRunError                  raised by ``report`` to end a run early; no failure
+
+Form: rule, values, fix, in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BhnbenchError(Exception):
+    """Root of all errors that a user can do something about."""
+
+    exit_code = 1
+
+
+class InvalidSweepError(BhnbenchError):
+    """A sweep file or an option breaks a rule; holds one line a mistake."""
+
+    exit_code = 2
+
+    def __init__(self, mistakes: Iterable[str]) -> None:
+        self.mistakes = list(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class UnknownPluginError(BhnbenchError):
+    """No method or task of that name is installed."""
+
+    exit_code = 2
+
+
+class ResourceError(BhnbenchError):
+    """A run asks for more than the cluster has."""
+
+
+class LedgerError(BhnbenchError):
+    """The ledger cannot be opened, or was written by another version."""
+
+
+class DataError(BhnbenchError):
+    """A data set is missing, or its content is not what it should be."""
+
+
+class RunError(BhnbenchError):
+    """Ends one run."""
+
+
+class DivergedError(RunError):
+    """A loss or an output is no longer finite."""
+
+
+class UnsupportedError(RunError):
+    """The method cannot do this problem, for the reason it gives."""
+
+
+class ContractError(RunError):
+    """A plugin broke its promise."""
+
+
+class StopRunError(Exception):
+    """Raised by ``report``: the run is to end here, early. Not a failure."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A half-sentence that names the nearest known name, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(names)}" if names else "none is known"

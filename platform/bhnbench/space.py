@@ -1,0 +1,189 @@
+"""Hyperparameters and settings, declared once: type, default, valid values, search space, meaning.
+
+::
+
+    @dataclass(frozen=True, kw_only=True)
+    class MyMethod(Method):
+        rate: float = hyperparameter(0.5, "dropout probability", valid=Float(0, 0.99),
+                                     search=Float(0.1, 0.6))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+Value = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Float:
+    """Real numbers in [low, high]; ``log`` spreads the search evenly over orders of magnitude."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _check_range(self.low, self.high, self.log)
+
+    def contains(self, value: object) -> bool:
+        """Whether ``value`` is a number within the bounds."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.low <= typing.cast("float", value) <= self.high
+
+    def nearest(self, value: Value) -> Value:
+        """The member closest to a number."""
+        return min(max(float(typing.cast("float", value)), self.low), self.high)
+
+    def __str__(self) -> str:
+        return f"[{self.low:g}, {self.high:g}]" + (" log" if self.log else "")
+
+
+@dataclass(frozen=True)
+class Int:
+    """Whole numbers from low to high, both included."""
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _check_range(self.low, self.high, self.log)
+
+    def contains(self, value: object) -> bool:
+        """Whether ``value`` is a whole number within the bounds."""
+        return (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and (self.low <= value <= self.high)
+        )
+
+    def nearest(self, value: Value) -> Value:
+        """The member closest to a number."""
+        return min(max(round(float(typing.cast("float", value))), self.low), self.high)
+
+    def __str__(self) -> str:
+        return f"{self.low} ... {self.high}" + (" log" if self.log else "")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the listed values."""
+
+    values: tuple[Value, ...]
+
+    def __init__(self, *values: Value) -> None:
+        if not values:
+            raise ValueError("at least one value must be listed, but got none")
+        object.__setattr__(self, "values", values)
+
+    def contains(self, value: object) -> bool:
+        """Whether ``value`` is listed."""
+        return any(type(value) is type(v) and value == v for v in self.values)
+
+    def nearest(self, value: Value) -> Value:
+        """The value itself where it is listed, else the first."""
+        return value if self.contains(value) else self.values[0]
+
+    def __str__(self) -> str:
+        return " | ".join(str(v) for v in self.values)
+
+
+Space = Float | Int | Choice
+
+
+def _check_range(low: float, high: float, log: bool) -> None:
+    if not low < high:
+        raise ValueError(f"low < high must hold, but got low={low:g}, high={high:g}")
+    if log and not low > 0:
+        raise ValueError(f"low > 0 must hold on a log scale, but got low={low:g}")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One hyperparameter or setting, as declared."""
+
+    name: str
+    type: Any
+    default: Value
+    doc: str
+    valid: Space | None
+    search: Space | None
+
+    @property
+    def type_name(self) -> str:
+        """The type as people write it."""
+        return " | ".join("null" if t is type(None) else t.__name__ for t in _types(self.type))
+
+    def check(self, value: object) -> Value:
+        """``value`` in the declared type.
+
+        Raises:
+            ValueError: it is of another type, or not a valid value.
+        """
+        converted = _convert(value, _types(self.type))
+        if converted is _NO_MATCH:
+            raise ValueError(f"must be {self.type_name}, but got {value!r}")
+        if self.valid is not None and converted is not None and not self.valid.contains(converted):
+            raise ValueError(f"must be in {self.valid}, but got {value!r}")
+        return typing.cast("Value", converted)
+
+
+_NO_MATCH = object()
+
+
+def _types(annotation: Any) -> tuple[type, ...]:  # noqa: ANN401 - an annotation is anything
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _convert(value: object, allowed: tuple[type, ...]) -> object:
+    if type(value) in allowed:
+        return _NO_MATCH if isinstance(value, float) and not math.isfinite(value) else value
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if int in allowed and isinstance(value, float) and value.is_integer():
+        return int(value)  # 1e3 in YAML is a float
+    return _NO_MATCH
+
+
+def hyperparameter(
+    default: Value, doc: str, *, valid: Space | None = None, search: Space | None = None
+) -> Any:  # noqa: ANN401 - stands for a value of the field's own type, as dataclasses.field does
+    """A field that may be searched over; ``search`` must lie within ``valid``."""
+    metadata = {"doc": doc, "valid": valid, "search": search}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def setting(default: Value, doc: str, *, valid: Space | None = None) -> Any:  # noqa: ANN401
+    """A field that is never searched over: a task's settings."""
+    return hyperparameter(default, doc, valid=valid)
+
+
+def fields_of(plugin: type) -> dict[str, Field]:
+    """The declared fields of a method or task class, by name."""
+    hints = typing.get_type_hints(plugin)
+    return {
+        f.name: Field(
+            name=f.name,
+            type=hints[f.name],
+            default=typing.cast("Value", f.default),
+            doc=f.metadata.get("doc", ""),
+            valid=f.metadata.get("valid"),
+            search=f.metadata.get("search"),
+        )
+        for f in dataclasses.fields(plugin)
+    }
+
+
+def settings_of(plugin: object) -> dict[str, Value]:
+    """The values of a method's or task's fields, by name: its configuration."""
+    return {
+        f.name: getattr(plugin, f.name) for f in dataclasses.fields(typing.cast("Any", plugin))
+    }
