@@ -57,7 +57,8 @@ def ece(probs: torch.Tensor, targets: torch.Tensor, n_bins: int = 15) -> float:
     """
     confidence, predicted = probs.double().max(-1)
     gap = (predicted == targets).double() - confidence
-    bins = (confidence * n_bins).ceil().long().clamp(1, n_bins) - 1
+    inner_edges = torch.arange(1, n_bins, dtype=gap.dtype, device=gap.device) / n_bins
+    bins = torch.bucketize(confidence, inner_edges)
     gap_per_bin = torch.zeros(n_bins, dtype=gap.dtype, device=gap.device).index_add(0, bins, gap)
     return 100.0 * gap_per_bin.abs().sum().item() / len(targets)
 

@@ -37,10 +37,22 @@ class Plugin:
         return load_target(self.kind, self.target)
 
     @property
+    def source_path(self) -> Path:
+        """The module's file, found without importing it."""
+        module = self.target.partition(":")[0]
+        try:
+            spec = importlib.util.find_spec(module)
+        except ImportError as error:
+            raise ContractError(f"{module}: cannot be found: {error}") from error
+        if spec is None or spec.origin is None:
+            raise ContractError(f"{module}: cannot be found")
+        return Path(spec.origin)
+
+    @property
     def summary(self) -> str:
         """First line of the module's docstring, read without importing it."""
         try:
-            doc = ast.get_docstring(ast.parse(_source_path(self.target).read_bytes()))
+            doc = ast.get_docstring(ast.parse(self.source_path.read_bytes()))
         except (BhnbenchError, SyntaxError, OSError) as error:
             return f"cannot be read: {error}"
         return (doc or "").partition("\n")[0]
@@ -48,7 +60,7 @@ class Plugin:
     @property
     def source_digest(self) -> str:
         """sha256 of the module's source."""
-        return hashlib.sha256(_source_path(self.target).read_bytes()).hexdigest()
+        return hashlib.sha256(self.source_path.read_bytes()).hexdigest()
 
 
 def load_target(kind: Kind, target: str) -> type:
@@ -101,14 +113,3 @@ def load_method(name: str) -> type[Method]:
 def load_task(name: str) -> type[Task]:
     """The class of an installed task."""
     return cast("type[Task]", find_plugin("task", name).load())
-
-
-def _source_path(target: str) -> Path:
-    module = target.partition(":")[0]
-    try:
-        spec = importlib.util.find_spec(module)
-    except ImportError as error:
-        raise ContractError(f"{module}: cannot be found: {error}") from error
-    if spec is None or spec.origin is None:
-        raise ContractError(f"{module}: cannot be found")
-    return Path(spec.origin)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ def setting(default: Value, doc: str, *, valid: Space | None = None) -> Any:  # 
 
 def fields_of(plugin: type) -> dict[str, Field]:
     """The declared fields of a method or task class, by name."""
-    hints = typing.get_type_hints(plugin)
+    hints = _field_types(plugin)
     return {
         f.name: Field(
             name=f.name,
@@ -180,6 +181,18 @@ def fields_of(plugin: type) -> dict[str, Field]:
         )
         for f in dataclasses.fields(plugin)
     }
+
+
+def _field_types(plugin: type) -> dict[str, Any]:
+    """Types of the fields alone; other annotations may name what only type checkers import."""
+    names = {f.name for f in dataclasses.fields(plugin)}
+    found: dict[str, Any] = {}
+    for cls in reversed(plugin.__mro__):
+        annotations = vars(cls).get("__annotations__", {})
+        own = {name: hint for name, hint in annotations.items() if name in names}
+        holder = types.SimpleNamespace(__annotations__=own)
+        found |= typing.get_type_hints(holder, vars(sys.modules[cls.__module__]))
+    return found
 
 
 def settings_of(plugin: object) -> dict[str, Value]:

@@ -1,0 +1,1 @@
+"""The engine: Ray Tune schedules, Optuna proposes, the ledger remembers."""

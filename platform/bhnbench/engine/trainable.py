@@ -1,0 +1,109 @@
+"""What a Ray worker does: execute one run after another, pausing at rungs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from bisect import bisect_right
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from ray.tune import Trainable
+
+from bhnbench.engine.rungs import milestones
+from bhnbench.errors import StopRunError
+from bhnbench.runner import execute
+from bhnbench.runs import Point, RunResult
+from bhnbench.specs import EarlyTermination, RunSpec, run_from_json, run_to_json
+
+RESULT = "run_result"  # where a Tune result carries a RunResult
+
+
+def pack(
+    spec: RunSpec,
+    early: EarlyTermination | None,
+    *,
+    n_threads: int,
+    device: str,
+    checkpoint_folder: str | None,
+) -> dict[str, str]:
+    """A run as a Tune configuration: one string, which Tune copies but does not look into."""
+    content = {
+        "spec": run_to_json(spec),
+        "milestones": milestones(early) if early else [],
+        "n_threads": n_threads,
+        "device": device,
+        "checkpoint": f"{checkpoint_folder}/{spec.key}.pt" if checkpoint_folder else None,
+    }
+    return {"run": json.dumps(content)}
+
+
+class RunTrainable(Trainable):
+    """Serves many runs, one at a time; with ``reuse_actors`` it imports torch once."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin with the first run."""
+        self._execution = _Execution(json.loads(config["run"]))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Leave the last run, which may stand at a rung, and begin the next."""
+        self._execution.abandon()
+        self._execution = _Execution(json.loads(new_config["run"]))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Go on to the next rung or to the end."""
+        result = self._execution.advance()
+        return {RESULT: result, "done": result.state != "running"}
+
+    def cleanup(self) -> None:
+        """Leave the last run."""
+        self._execution.abandon()
+
+
+class _Execution:
+    """One run in a thread of its own, so that it can wait at a rung for the driver's word."""
+
+    def __init__(self, work: dict[str, Any]) -> None:
+        self._work = work
+        self._reached: SimpleQueue[RunResult] = SimpleQueue()
+        self._go_on: SimpleQueue[bool] = SimpleQueue()
+        self._points: list[Point] = []
+        self._thread: threading.Thread | None = None
+
+    def advance(self) -> RunResult:
+        """Run until the next rung (state ``running``) or the end."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+        else:
+            self._go_on.put(True)
+        return self._reached.get()
+
+    def abandon(self) -> None:
+        """End the run where it stands and wait until it is gone."""
+        if self._thread is not None and self._thread.is_alive():
+            self._go_on.put(False)
+            self._thread.join()
+
+    def _run(self) -> None:
+        checkpoint = self._work["checkpoint"]
+        result = execute(
+            run_from_json(self._work["spec"]),
+            listen=self._listen,
+            checkpoint_path=Path(checkpoint) if checkpoint else None,
+            n_threads=self._work["n_threads"],
+            device=self._work["device"],
+        )
+        self._reached.put(result)
+
+    def _listen(self, point: Point) -> None:
+        rungs = self._work["milestones"]
+        before = self._points[-1][0] if self._points else 0
+        self._points.append(point)
+        if bisect_right(rungs, point[0]) == bisect_right(rungs, before):
+            return
+        self._reached.put(RunResult("running", points=list(self._points)))
+        if not self._go_on.get():
+            raise StopRunError

@@ -1,0 +1,1 @@
+"""The ledger: the SQL database of sweeps, studies, trials, runs and scores. The only truth."""

@@ -1,0 +1,108 @@
+"""Opening the ledger's database: the right version, the right settings, clear errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+
+from bhnbench.errors import LedgerError
+
+SCHEMA = "0001"  # the newest migration; a test holds it to the scripts
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def open_engine(address: str, *, create: bool) -> Engine:
+    """An engine on a ledger of the current version.
+
+    Args:
+        address: a SQLAlchemy URL.
+        create: make the ledger, or bring an older one up to date. Without it a ledger
+            that is not there is an error, and nothing is written.
+
+    Raises:
+        LedgerError: it cannot be opened, or a newer bhnbench wrote it.
+    """
+    url = _parse(address)
+    shown = url.render_as_string(hide_password=True)
+    sqlite_file = Path(url.database) if url.drivername == "sqlite" and url.database else None
+    if sqlite_file is not None:
+        if not create and not sqlite_file.exists():
+            raise LedgerError(f"{sqlite_file}: there is no ledger yet; start a sweep to make one")
+        if create:
+            _make_folder(sqlite_file.parent)
+    engine = create_engine(url, pool_pre_ping=sqlite_file is None)
+    if sqlite_file is not None:
+        event.listen(engine, "connect", _prepare_sqlite)
+    try:
+        _bring_up_to_date(engine, shown, create=create)
+    except ModuleNotFoundError as error:
+        raise LedgerError(f"{shown}: needs {error.name}; pip install it") from error
+    except (OperationalError, DatabaseError) as error:
+        engine.dispose()
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+        raise LedgerError(f"{shown}: the ledger cannot be opened: {reason}") from None
+    return engine
+
+
+def _parse(address: str) -> URL:
+    try:
+        url = make_url(address)
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        rule = "must be a database URL such as sqlite:///ledger.db or postgresql+psycopg://..."
+        raise LedgerError(f"BHNBENCH_LEDGER {rule}") from None  # may hold a password: not shown
+    except ModuleNotFoundError as error:
+        raise LedgerError(
+            f"the ledger's database needs the Python package {error.name}; "
+            "pip install 'bhnbench[postgres]'"
+        ) from None
+    return url
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerError(f"{folder}: the folder cannot be made: {error.strerror}") from error
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - DB-API
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA busy_timeout=30000")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")  # safe with WAL: a crash loses no commit order
+    cursor.close()
+
+
+def _bring_up_to_date(engine: Engine, shown: str, *, create: bool) -> None:
+    with engine.connect() as connection:
+        version = None
+        if inspect(connection).has_table("alembic_version"):
+            version = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if version == SCHEMA:
+        return
+    if version is not None and version > SCHEMA:
+        raise LedgerError(
+            f"{shown}: a newer bhnbench wrote this ledger (schema {version}, here {SCHEMA}); "
+            "upgrade bhnbench, or name another home with --home"
+        )
+    if not create:
+        state = f"of schema {version}, here {SCHEMA}" if version else "empty"
+        raise LedgerError(f"{shown}: the ledger is {state}; start a sweep to bring it up to date")
+    _migrate(engine)
+
+
+def _migrate(engine: Engine) -> None:
+    from alembic import command  # 0.3 s: only for the command that needs it
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,270 @@
+"""Executes one run in this process: no Ray, no database, no MLflow."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from bhnbench.contract import Method, Outcome, Predictive, Problem, Report, Split, Task
+from bhnbench.errors import (
+    BhnbenchError,
+    ContractError,
+    DivergedError,
+    StopRunError,
+    UnsupportedError,
+)  # fmt: skip
+from bhnbench.memory import PeakMemory
+from bhnbench.plugins import load_target
+from bhnbench.provenance import provenance_of
+from bhnbench.runs import Cost, Failure, Point, RunResult
+from bhnbench.seeds import make_rng
+from bhnbench.specs import PluginSpec, RunSpec
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKPOINT_SECONDS = 5.0  # progress newer than this is cheaper to redo than to write
+
+
+def load_task(spec: PluginSpec) -> Task:
+    """The task, bound to its settings."""
+    return cast("Task", load_target("task", spec.target)(**spec.settings))
+
+
+def load_method(spec: PluginSpec) -> Method:
+    """The method, bound to its configuration."""
+    return cast("Method", load_target("method", spec.target)(**spec.settings))
+
+
+def execute(
+    spec: RunSpec,
+    *,
+    listen: Callable[[Point], None] | None = None,
+    checkpoint_path: Path | None = None,
+    n_threads: int = 1,
+    device: str = "cpu",
+) -> RunResult:
+    """Execute a run; whatever goes wrong in it becomes its result.
+
+    Args:
+        spec: what to run.
+        listen: hears each report when it is made; may raise ``StopRunError`` to end the run.
+        checkpoint_path: where a long task keeps its progress; removed when the run is done.
+        n_threads: torch threads.
+        device: where the problem's tensors go.
+    """
+    import torch
+
+    torch.set_num_threads(n_threads)
+    run = _Run(spec, listen, checkpoint_path, device)
+    memory = PeakMemory(device)
+    started = time.perf_counter()
+    result: dict[str, Any] = {"state": "done"}
+    try:
+        result["outcome"] = run.evaluate()
+    except StopRunError:
+        result["state"] = "pruned"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may even call sys.exit
+        result |= {"state": "failed", "failure": classify(error), "message": _describe(error)}
+    seconds = time.perf_counter() - started
+    if result["state"] == "done" and checkpoint_path is not None:
+        checkpoint_path.unlink(missing_ok=True)
+    return RunResult(
+        **result,
+        points=run.points,
+        cost=Cost(run.fit_seconds, seconds - run.fit_seconds, memory.peak_mb()),
+        provenance=provenance_of(spec, _device_name(device), n_threads),
+    )
+
+
+@dataclass
+class _Run:
+    """One run while it runs: binds ``fit`` and hears reports."""
+
+    spec: RunSpec
+    listen: Callable[[Point], None] | None
+    checkpoint_path: Path | None
+    device: str
+    points: list[Point] = field(default_factory=list)
+    fit_seconds: float = 0.0
+    n_fits: int = 0
+
+    def evaluate(self) -> Outcome:
+        task = load_task(self.spec.task)
+        self.method = load_method(self.spec.method)
+        rng = make_rng(stream="task", seed=self.spec.seed)
+        checkpoint = _FileCheckpoint(self, rng)
+        outcome = task.evaluate(
+            self.fit,
+            holdout=self.spec.holdout,
+            rng=rng,
+            report=self.report,
+            checkpoint=checkpoint,
+        )
+        return _checked(outcome, task)
+
+    def fit(
+        self,
+        problem: Problem,
+        *,
+        report: Report | None = None,
+        warm_start: Predictive | None = None,
+    ) -> Predictive:
+        if self.device != "cpu":
+            problem = _move(problem, self.device)
+        if isinstance(warm_start, _OnDevice):
+            warm_start = warm_start.inner
+        reason = self.method.supports(problem)
+        if reason is not None:
+            raise UnsupportedError(reason)
+        self.n_fits += 1
+        rng = make_rng(stream="fit", seed=self.spec.seed, call=self.n_fits)
+        started = time.perf_counter()
+        try:
+            predictive = self.method.fit(
+                problem, rng=rng, report=report or _silent, warm_start=warm_start
+            )
+        finally:
+            self.fit_seconds += time.perf_counter() - started
+        return predictive if self.device == "cpu" else _OnDevice(predictive, self.device)
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        point = (step, {name: float(value) for name, value in metrics.items()})
+        self.points.append(point)
+        if self.listen is not None:
+            self.listen(point)
+
+
+class _FileCheckpoint:
+    """Keeps a task's progress in a file of the run's own, with all that makes it exact."""
+
+    def __init__(self, run: _Run, rng: torch.Generator) -> None:
+        self._run = run
+        self._rng = rng
+        self._saved_at = time.monotonic()
+
+    def load(self) -> Any | None:  # noqa: ANN401 - a task's own state
+        import torch
+
+        path = self._run.checkpoint_path
+        if path is None or not path.exists():
+            return None
+        try:
+            content = torch.load(path, weights_only=False)  # our own file, below our own home
+        except Exception:  # a torn or foreign file: the run starts afresh
+            return None
+        if content["key"] != self._run.spec.key:
+            return None
+        self._rng.set_state(content["rng"])
+        self._run.points[:] = content["points"]
+        self._run.fit_seconds = content["fit_seconds"]
+        self._run.n_fits = content["n_fits"]
+        return content["state"]
+
+    def save(self, state: Any) -> None:  # noqa: ANN401
+        import torch
+
+        path = self._run.checkpoint_path
+        if path is None or time.monotonic() - self._saved_at < CHECKPOINT_SECONDS:
+            return
+        content = {
+            "key": self._run.spec.key,
+            "rng": self._rng.get_state(),
+            "points": self._run.points,
+            "fit_seconds": self._run.fit_seconds,
+            "n_fits": self._run.n_fits,
+            "state": state,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            torch.save(content, file)
+        Path(file.name).replace(path)  # whole or not at all
+        self._saved_at = time.monotonic()
+
+
+def _silent(_step: int, _metrics: Mapping[str, float]) -> None:
+    """For fits whose steps are not the run's steps."""
+
+
+def _move(problem: Problem, device: str) -> Problem:
+    """The same problem with its tensors on ``device``."""
+
+    def moved(split: Split) -> Split:
+        return Split(split.inputs.to(device), split.targets.to(device))
+
+    return replace(problem, train=moved(problem.train), validation=moved(problem.validation))
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    """A predictive on an accelerator, for a task that works on the CPU."""
+
+    inner: Predictive
+    device: str
+
+    def sample(
+        self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
+    ) -> torch.Tensor:
+        return self.inner.sample(inputs.to(self.device), n_samples, rng=rng).to(inputs.device)
+
+
+def _checked(outcome: Outcome, task: Task) -> Outcome:
+    """The outcome, if it holds what the task promised."""
+    names = [metric.name for metric in task.metrics]
+    missing = set(names) - set(outcome.scores)
+    extra = set(outcome.scores) - set(names)
+    if missing or extra:
+        raise ContractError(
+            f"scores must be exactly {', '.join(names)}, but "
+            + "; ".join(
+                f"{', '.join(sorted(found))} {what}"
+                for found, what in ((missing, "missing"), (extra, "not declared"))
+                if found
+            )
+        )
+    scores = {name: float(outcome.scores[name]) for name in names}
+    for name, value in scores.items():
+        if not math.isfinite(value):
+            raise DivergedError(f"score {name} must be finite, but got {value}")
+    return Outcome(scores, outcome.tables)
+
+
+def classify(error: BaseException) -> Failure:
+    """The class of a failure."""
+    if isinstance(error, DivergedError):
+        return "diverged"
+    if isinstance(error, UnsupportedError):
+        return "unsupported"
+    text = str(error).lower()
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if memory or "out of memory" in text or "can't allocate memory" in text:
+        return "out_of_memory"
+    return "error"
+
+
+def _describe(error: BaseException) -> str:
+    """One line: what happened and where."""
+    text = " ".join(str(error).split())
+    if isinstance(error, BhnbenchError):
+        return text
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f" ({Path(code.co_filename).name}:{trace.tb_lineno}, in {code.co_name})"
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {text}{place}"
+
+
+def _device_name(device: str) -> str:
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    return f"{device}: {torch.cuda.get_device_name()}"

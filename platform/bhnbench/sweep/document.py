@@ -1,0 +1,190 @@
+"""A sweep file, read into a ``Sweep``: every mistake is found before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from bhnbench.errors import InvalidSweepError, did_you_mean
+from bhnbench.space import Choice
+from bhnbench.specs import EarlyTermination, SearchSpec, StudySpec, digest
+from bhnbench.sweep import schema
+from bhnbench.sweep.entries import EntryReader, MethodEntry, TaskEntry
+from bhnbench.sweep.yaml_file import Document, KeyPath, format_path, parse_value, read_document
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one run occupies."""
+
+    cpu: int
+    gpu: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file without mistakes."""
+
+    name: str
+    studies: tuple[StudySpec, ...]  # task by task, methods in the file's order
+    n_trials: int  # a study; 0 without search
+    n_seeds: int
+    resources: Resources
+    content: Mapping[str, Any]  # the document, overrides applied
+
+    @property
+    def digest(self) -> str:
+        """Identity of the document."""
+        return digest(self.content)
+
+    def trials_of(self, study: StudySpec) -> int:
+        """Size of a study's search: none where nothing is searched, all points of a grid."""
+        if not study.space or study.search is None:
+            return 0
+        if study.search.sampler != "grid":
+            return self.n_trials
+        size = math.prod(len(s.values) for s in study.space.values() if isinstance(s, Choice))
+        return min(size, self.n_trials) if self.n_trials else size
+
+
+def read_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:
+    """Read and check a sweep file.
+
+    Args:
+        path: the YAML file.
+        overrides: ``dotted.path=value`` each; they win over the file.
+
+    Raises:
+        InvalidSweepError: with every mistake, one line each.
+    """
+    document = read_document(path)
+    if not isinstance(document.content, dict):
+        raise InvalidSweepError([document.mistake((), "must be a mapping with tasks and methods")])
+    mistakes = [m for m in (_override(document, text) for text in overrides) if m]
+    model, structural = _validate(document)
+    reader = EntryReader(document)
+    search = document.content.get("search")
+    grid = isinstance(search, dict) and search.get("sampler") == "grid"
+    tasks = reader.tasks(document.content.get("metric"))
+    methods = reader.methods(searching=search is not None, grid=grid)
+    mistakes += structural + reader.mistakes
+    if model is not None:
+        mistakes += _check_search(document, model)
+    if mistakes or model is None:
+        raise InvalidSweepError(dict.fromkeys(mistakes))
+    return _build(document, model, tasks, methods)
+
+
+def _override(document: Document, text: str) -> str | None:
+    """Apply one ``KEY=VALUE``; returns the mistake, if there is one."""
+    dotted, equals, raw = text.partition("=")
+    if not equals or not dotted:
+        return f"--set {text}: must be KEY=VALUE, such as --set evaluate.seeds=3"
+    path: KeyPath = tuple(int(p) if p.isdigit() else p for p in dotted.split("."))
+    try:
+        value = parse_value(raw)
+    except yaml.YAMLError:
+        return f"--set {text}: the value is not valid YAML"
+    here = document.content
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        if isinstance(here, list):
+            if not isinstance(part, int) or part >= len(here):
+                return f"--set {text}: {format_path(path[:depth])} has no entry {part}, 0 first"
+            if not last and isinstance(here[part], str):
+                here[part] = {"name": here[part]}  # a bare name is short for a mapping
+        elif not isinstance(here, dict):
+            return f"--set {text}: {format_path(path[:depth])} holds a value, not keys"
+        elif not last and here.get(part) is None:
+            here[part] = {}
+        if last:
+            here[part] = value
+        else:
+            here = here[part]
+    return None
+
+
+def _validate(document: Document) -> tuple[schema.SweepDocument | None, list[str]]:
+    try:
+        return schema.SweepDocument.model_validate(document.content), []
+    except ValidationError as error:
+        return None, [_describe(document, details) for details in error.errors()]
+
+
+def _describe(document: Document, error: ErrorDetails) -> str:
+    path: KeyPath = tuple(p for p in error["loc"] if not str(p).startswith("function-"))
+    kind, got = error["type"], error["input"]
+    if kind == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        return document.mistake(path, f"unknown key; {did_you_mean(str(path[-1]), known)}")
+    if kind == "missing":
+        return document.mistake(path[:-1], f"{path[-1]!r} is missing")
+    rule = error["msg"].replace("Input should be", "must be").replace("String should", "must")
+    rule = rule[0].lower() + rule[1:]
+    return document.mistake(path, f"{rule}, but got {_short(got)}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _known_keys(parent: KeyPath) -> Sequence[str]:
+    models: dict[KeyPath, type[BaseModel]] = {
+        (): schema.SweepDocument,
+        ("search",): schema.SearchDocument,
+        ("search", "early_terminate"): schema.EarlyTerminateDocument,
+        ("evaluate",): schema.EvaluateDocument,
+        ("resources",): schema.ResourcesDocument,
+        ("metric",): schema.MetricDocument,
+    }
+    return list(models[parent].model_fields)
+
+
+def _check_search(document: Document, model: schema.SweepDocument) -> list[str]:
+    search = model.search
+    if search is not None and search.trials is None and search.sampler != "grid":
+        rule = f"sampler {search.sampler} needs `trials`, the number of configurations a study"
+        return [document.mistake(("search",), rule)]
+    return []
+
+
+def _build(
+    document: Document,
+    model: schema.SweepDocument,
+    tasks: Sequence[TaskEntry],
+    methods: Sequence[MethodEntry],
+) -> Sweep:
+    search = None
+    if model.search is not None:
+        early = model.search.early_terminate
+        termination = EarlyTermination(early.min_iter, early.eta) if early else None
+        search = SearchSpec(model.search.sampler, model.search.seed, termination)
+    studies = tuple(
+        StudySpec(
+            task=task.spec,
+            method=method.spec,
+            space=method.space,
+            search=search if method.space else None,
+            metric=task.metric.name,
+            direction=task.metric.direction,
+            labels=(task.label, method.label),
+        )
+        for task in tasks
+        for method in methods
+    )
+    return Sweep(
+        name=model.name,
+        studies=studies,
+        n_trials=(model.search.trials or 0) if model.search else 0,
+        n_seeds=model.evaluate.seeds,
+        resources=Resources(model.resources.cpu, model.resources.gpu),
+        content=document.content,
+    )

@@ -1,0 +1,238 @@
+"""The entries under ``tasks`` and ``methods``: names, settings and search spaces, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bhnbench import plugins
+from bhnbench.contract import Method, Metric, Task
+from bhnbench.errors import BhnbenchError, did_you_mean
+from bhnbench.space import Choice, Field, Space, Value, fields_of, settings_of
+from bhnbench.specs import PluginSpec
+from bhnbench.sweep.parameters import read_parameter
+from bhnbench.sweep.yaml_file import Document, KeyPath
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A task as one sweep uses it."""
+
+    label: str
+    spec: PluginSpec
+    metric: Metric
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method as one sweep uses it."""
+
+    label: str
+    spec: PluginSpec  # settings: the configuration of trial 0
+    space: Mapping[str, Space]
+
+
+def bind(kind: plugins.Kind, name: str, settings: Mapping[str, object]) -> PluginSpec:
+    """A plugin with its settings, checked.
+
+    Raises:
+        BhnbenchError: it is not installed or cannot be imported.
+        ValueError: settings break a rule; one line each.
+    """
+    plugin = plugins.find_plugin(kind, name)
+    cls = plugin.load()
+    values, mistakes = check_settings(cls, settings)
+    if mistakes:
+        raise ValueError("\n".join(f"{key}: {message}" for key, message in mistakes.items()))
+    return _spec(plugin, cls, values)
+
+
+def check_settings(
+    cls: type, settings: Mapping[str, object]
+) -> tuple[dict[str, Value], dict[str, str]]:
+    """The settings in their declared types, and the mistakes, by name."""
+    fields = fields_of(cls)
+    values: dict[str, Value] = {}
+    mistakes: dict[str, str] = {}
+    for key, value in settings.items():
+        if key not in fields:
+            mistakes[key] = f"unknown field; {did_you_mean(key, fields)}"
+            continue
+        try:
+            values[key] = fields[key].check(value)
+        except ValueError as error:
+            mistakes[key] = str(error)
+    return values, mistakes
+
+
+def _spec(plugin: plugins.Plugin, cls: type, values: Mapping[str, Value]) -> PluginSpec:
+    instance: Method | Task = cls(**values)
+    data = instance.data_digest if isinstance(instance, Task) else ""
+    return PluginSpec(
+        plugin.name, instance.version, settings_of(instance), plugin.target, data_digest=data
+    )
+
+
+class EntryReader:
+    """Reads entries and gathers their mistakes."""
+
+    def __init__(self, document: Document) -> None:
+        self.mistakes: list[str] = []
+        self._document = document
+        self._labels: dict[str, KeyPath] = {}
+
+    def tasks(self, metric: object) -> list[TaskEntry]:
+        """The tasks; ``metric`` is the sweep's, or None for each task's primary one."""
+        found = []
+        self._labels = {}
+        for path, entry in self._entries("tasks"):
+            bound = self._bind("task", path, entry, reserved={"name", "label"})
+            if bound is None:
+                continue
+            spec, cls = bound
+            chosen = self._metric(cls.metrics, metric, spec.name)
+            label = self._label(path, entry, spec.name)
+            if chosen is not None:
+                found.append(TaskEntry(label, spec, chosen))
+        return found
+
+    def methods(self, *, searching: bool, grid: bool) -> list[MethodEntry]:
+        """The methods, with the search spaces that are left after fixing what is fixed."""
+        found = []
+        self._labels = {}
+        for path, entry in self._entries("methods"):
+            fixed, replaced = self._parameters(path, entry, searching=searching, grid=grid)
+            merged = {**entry, **fixed}
+            bound = self._bind("method", path, merged, reserved={"name", "label", "parameters"})
+            if bound is None:
+                continue
+            spec, cls = bound
+            own = {} if grid or not searching else _own_spaces(cls, merged)
+            space = {**own, **replaced}
+            trial_0 = {name: s.nearest(spec.settings[name]) for name, s in space.items()}
+            settings = {**spec.settings, **trial_0}
+            spec = PluginSpec(spec.name, spec.version, settings, spec.target)
+            found.append(MethodEntry(self._label(path, entry, spec.name), spec, space))
+        return found
+
+    def _entries(self, key: str) -> list[tuple[KeyPath, dict[str, Any]]]:
+        raw = self._document.content.get(key)
+        entries = raw if isinstance(raw, list) else []
+        named = [({"name": e} if isinstance(e, str) else e) for e in entries]
+        return [
+            ((key, index), entry)
+            for index, entry in enumerate(named)
+            if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+        ]
+
+    def _mistake(self, path: KeyPath, message: str) -> None:
+        self.mistakes.append(self._document.mistake(path, message))
+
+    def _bind(
+        self, kind: plugins.Kind, path: KeyPath, entry: Mapping[str, Any], reserved: set[str]
+    ) -> tuple[PluginSpec, Any] | None:
+        try:
+            plugin = plugins.find_plugin(kind, entry["name"])
+            cls = plugin.load()
+        except BhnbenchError as error:
+            self._mistake(path, str(error))
+            return None
+        settings = {str(key): value for key, value in entry.items() if key not in reserved}
+        values, mistakes = check_settings(cls, settings)
+        for key, message in mistakes.items():
+            self._mistake((*path, key), message)
+        try:
+            return (_spec(plugin, cls, values), cls) if not mistakes else None
+        except ValueError as error:  # a rule between settings, checked by the plugin itself
+            self._mistake(path, str(error))
+            return None
+
+    def _metric(self, metrics: tuple[Metric, ...], wanted: object, task: str) -> Metric | None:
+        if wanted is None:
+            return metrics[0]
+        name = wanted.get("name") if isinstance(wanted, dict) else wanted
+        goal = wanted.get("goal") if isinstance(wanted, dict) else None
+        known = {m.name: m for m in metrics}
+        if name not in known:
+            hint = did_you_mean(str(name), known)
+            self._mistake(("metric",), f"task {task} has no metric {name!r}; {hint}")
+            return None
+        metric = known[str(name)]
+        if goal not in (None, metric.direction):
+            rule = f"goal of {name} must be {metric.direction}, but got {goal!r}"
+            self._mistake(("metric",), rule)
+        return metric
+
+    def _label(self, path: KeyPath, entry: Mapping[str, Any], name: str) -> str:
+        label = entry.get("label") or name
+        if label in self._labels:
+            given = {k: v for k, v in entry.items() if k not in ("name", "label", "parameters")}
+            shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in given.items())
+            label = f"{label}({shown})" if shown else label
+        if label in self._labels:
+            rule = f"labels must differ, but {label!r} stands twice; give each a `label`"
+            self._mistake(path, rule)
+        self._labels[label] = path
+        return str(label)
+
+    def _parameters(
+        self, path: KeyPath, entry: Mapping[str, Any], *, searching: bool, grid: bool
+    ) -> tuple[dict[str, Value], dict[str, Space]]:
+        """Fixed values and search spaces under ``parameters``."""
+        fixed: dict[str, Value] = {}
+        spaces: dict[str, Space] = {}
+        raw = entry.get("parameters") or {}
+        fields = self._fields(entry["name"])
+        if not isinstance(raw, dict) or fields is None:
+            return fixed, spaces
+        for key, value in raw.items():
+            try:
+                space, constant = _check_parameter(str(key), value, entry, fields, grid=grid)
+            except ValueError as error:
+                self._mistake((*path, "parameters", str(key)), str(error))
+                continue
+            if space is None:
+                fixed[key] = constant
+            elif searching:
+                spaces[key] = space
+            else:
+                rule = "a search space needs a `search` section; add one, or fix the value"
+                self._mistake((*path, "parameters", str(key)), rule)
+        return fixed, spaces
+
+    def _fields(self, name: str) -> Mapping[str, Field] | None:
+        try:
+            return fields_of(plugins.load_method(name))
+        except BhnbenchError:
+            return None  # said once, by _bind
+
+
+def _own_spaces(cls: type, entry: Mapping[str, Any]) -> dict[str, Space]:
+    fields = fields_of(cls).values()
+    return {f.name: f.search for f in fields if f.search is not None and f.name not in entry}
+
+
+def _check_parameter(
+    key: str,
+    value: object,
+    entry: Mapping[str, Any],
+    fields: Mapping[str, Field],
+    *,
+    grid: bool,
+) -> tuple[Space | None, Value]:
+    if key not in fields:
+        raise ValueError(f"unknown field; {did_you_mean(key, fields)}")
+    if key in entry:
+        raise ValueError("is fixed beside `parameters` too; remove one of the two")
+    space, constant = read_parameter(value)
+    if space is None:
+        return None, fields[key].check(constant)
+    if isinstance(space, Choice):
+        return Choice(*(fields[key].check(v) for v in space.values)), None
+    if grid:
+        raise ValueError("sampler grid needs `values`, a list; got a range")
+    fields[key].check(space.low)
+    fields[key].check(space.high)
+    return space, None

@@ -1,0 +1,128 @@
+"""YAML as people expect it: no duplicate keys, ``1e-5`` a number, every line known."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bhnbench.errors import InvalidSweepError
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """The content of a YAML file and where each part of it stands."""
+
+    source: str
+    content: Any
+    lines: dict[KeyPath, int]  # 1-based
+
+    def mistake(self, path: KeyPath, message: str) -> str:
+        """One line that says where the mistake is and what it is."""
+        line = next(
+            self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines
+        )
+        where = f"{self.source}:{line}"
+        return f"{where}: {format_path(path)}: {message}" if path else f"{where}: {message}"
+
+
+def format_path(path: KeyPath) -> str:
+    """``("methods", 1, "rate")`` as ``methods[1].rate``."""
+    parts = [f"[{p}]" if isinstance(p, int) else f".{p}" for p in path]
+    return "".join(parts).removeprefix(".")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loader with YAML 1.2 numbers and booleans (``no`` is a word, ``1e-5`` a number)."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:(?:\d[\d_]*)?\.\d[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*\.(?:[eE][-+]?\d+)?"
+        r"|\d[\d_]*[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def parse_value(text: str) -> Any:  # noqa: ANN401 - any YAML value
+    """One YAML value, as given on the command line."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def read_document(path: Path) -> Document:
+    """Read a YAML file.
+
+    Raises:
+        InvalidSweepError: it is missing, is not YAML, or has a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InvalidSweepError([f"{path}: no such file"]) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSweepError([f"{path}: cannot be read: {error}"]) from error
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        lines: dict[KeyPath, int] = {(): 1}
+        mistakes: list[str] = []
+        _walk(node, (), lines, mistakes, str(path), ())
+        if mistakes:
+            raise InvalidSweepError(mistakes)
+        content = loader.construct_document(node) if node is not None else None
+    except yaml.YAMLError as error:
+        raise InvalidSweepError([_describe(error, str(path))]) from error
+    return Document(str(path), content, lines)
+
+
+def _describe(error: yaml.YAMLError, source: str) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"{source}:{mark.line + 1}" if mark else source
+    return f"{where}: is not valid YAML: {getattr(error, 'problem', None) or error}"
+
+
+def _walk(
+    node: yaml.Node | None,
+    path: KeyPath,
+    lines: dict[KeyPath, int],
+    mistakes: list[str],
+    source: str,
+    parents: tuple[int, ...],
+) -> None:
+    """Note the line of every value below ``node``, and each key that stands twice."""
+    if node is None:
+        return
+    line = node.start_mark.line + 1
+    lines[path] = line if path else 1
+    if id(node) in parents:
+        mistakes.append(f"{source}:{line}: an anchor must not contain itself")
+        return
+    inside = (*parents, id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _walk(item, (*path, index), lines, mistakes, source, inside)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            key_line = key.start_mark.line + 1
+            if inner in lines:
+                mistakes.append(
+                    f"{source}:{key_line}: {format_path(inner)}: a key must stand once, "
+                    f"but line {lines[inner]} has it too; remove one"
+                )
+            _walk(value, inner, lines, mistakes, source, inside)
+            lines[inner] = key_line

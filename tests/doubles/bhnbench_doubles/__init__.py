@@ -1,0 +1,1 @@
+"""Tiny plugins for tests, installed as a stranger's would be."""
