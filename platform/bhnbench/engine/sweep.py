@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 # Before ray is imported: it reads some of these once.
@@ -41,7 +41,13 @@ def run_to_the_end(
     Raises:
         ResourceError: the cluster can never satisfy the request of a run.
     """
-    with _cluster() as total, tempfile.TemporaryDirectory(prefix="bhnbench-") as scratch:
+    # Ray and Tune print to stdout whatever they are told; stdout is for results.
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        redirect_stdout(nowhere),
+        _cluster() as total,
+        tempfile.TemporaryDirectory(prefix="bhnbench-") as scratch,
+    ):
         slots = count_slots(resources, total)
         searcher = CoordinatorSearcher(coordinator, _packer(resources, checkpoint_folder))
         tuner = Tuner(

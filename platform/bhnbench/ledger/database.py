@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
 from bhnbench.errors import LedgerError
 
@@ -39,12 +39,13 @@ def open_engine(address: str, *, create: bool) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
     try:
         _bring_up_to_date(engine, shown, create=create)
-    except ModuleNotFoundError as error:
-        raise LedgerError(f"{shown}: needs {error.name}; pip install it") from error
-    except (OperationalError, DatabaseError) as error:
-        engine.dispose()
+    except DatabaseError as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+        engine.dispose()
         raise LedgerError(f"{shown}: the ledger cannot be opened: {reason}") from None
+    except LedgerError:
+        engine.dispose()
+        raise
     return engine
 
 

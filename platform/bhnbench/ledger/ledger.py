@@ -109,7 +109,7 @@ class Ledger:
         """The ids of the known studies among ``keys``."""
         with self._session() as session:
             query = select(StudyRow.key, StudyRow.id).where(StudyRow.key.in_(list(keys)))
-            return dict(session.execute(query).tuples().all())
+            return dict(session.execute(query).all())
 
     def sweeps(self) -> list[SweepRecord]:
         """All sweeps, the one started last first."""
@@ -231,10 +231,12 @@ class Ledger:
 
     # --- trials ---------------------------------------------------------------------------
 
-    def trials(self, study_id: int) -> list[TrialRecord]:
-        """A study's trials by number."""
+    def trials(self, study_id: int, run_id: int | None = None) -> list[TrialRecord]:
+        """A study's trials by number; with ``run_id`` only those that this run serves."""
         with self._session() as session:
             query = select(TrialRow).filter_by(study_id=study_id).order_by(TrialRow.number)
+            if run_id is not None:
+                query = query.filter_by(run_id=run_id)
             return [
                 TrialRecord(
                     number=row.number,

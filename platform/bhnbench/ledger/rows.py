@@ -100,7 +100,7 @@ def sweep_record(session: Session, row: SweepRow) -> SweepRecord:
             spec=study_from_json(study.spec, (place.task_label, place.method_label)),
             n_trials=place.n_trials,
         )
-        for place, study in session.execute(query).tuples()
+        for place, study in session.execute(query)
     ]
     return SweepRecord(
         id=row.id,

@@ -10,7 +10,7 @@ from typing import Any
 from bhnbench import plugins
 from bhnbench.contract import Method, Metric, Task
 from bhnbench.errors import BhnbenchError, did_you_mean
-from bhnbench.space import Choice, Field, Space, Value, fields_of, settings_of
+from bhnbench.space import Choice, Field, Float, Int, Space, Value, fields_of, settings_of
 from bhnbench.specs import PluginSpec
 from bhnbench.sweep.parameters import read_parameter
 from bhnbench.sweep.yaml_file import Document, KeyPath
@@ -235,4 +235,7 @@ def _check_parameter(
         raise ValueError("sampler grid needs `values`, a list; got a range")
     fields[key].check(space.low)
     fields[key].check(space.high)
+    implied = isinstance(value, dict) and "distribution" not in value
+    if isinstance(space, Int) and implied and fields[key].type is float:
+        space = Float(float(space.low), float(space.high), space.log)
     return space, None

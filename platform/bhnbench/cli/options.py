@@ -1,0 +1,79 @@
+"""Options and look-ups that commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bhnbench.errors import BhnbenchError, did_you_mean
+from bhnbench.home import Home
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bhnbench.ledger.ledger import Ledger
+    from bhnbench.ledger.records import SweepRecord
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def home_option(command: F) -> F:
+    """``--home DIR``."""
+    return click.option(
+        "--home",
+        metavar="DIR",
+        help="Where ledger and MLflow data live.  [default: $BHNBENCH_HOME, else ./bhnbench_home]",
+        callback=lambda _ctx, _param, value: Home.locate(value),
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def print_json(content: object) -> None:
+    """To stdout, for programs."""
+    click.echo(json.dumps(content, indent=2, default=str))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console; as wide as the terminal, or 100 columns where there is none."""
+    from rich.console import Console
+
+    out = Console(stderr=stderr, highlight=False)
+    return out if out.is_terminal else Console(stderr=stderr, highlight=False, width=100)
+
+
+def find_sweep(ledger: Ledger, reference: str | None) -> SweepRecord:
+    """The sweep of that name (the one started last) or number; without one, the last of all.
+
+    Raises:
+        BhnbenchError: there is none.
+    """
+    sweeps = ledger.sweeps()
+    if not sweeps:
+        raise BhnbenchError("the ledger has no sweep yet; start one with `bhnbench sweep FILE`")
+    if reference is None:
+        return sweeps[0]
+    for sweep in sweeps:
+        if reference in (sweep.name, str(sweep.id)):
+            return sweep
+    hint = did_you_mean(reference, {sweep.name for sweep in sweeps})
+    raise BhnbenchError(f"no sweep {reference!r} in the ledger; {hint}")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people read them."""
+    if seconds is None:
+        return "?"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

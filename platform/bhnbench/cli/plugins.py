@@ -1,0 +1,119 @@
+"""`bhnbench methods`, `bhnbench tasks`, `bhnbench schema`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bhnbench.cli.options import console, json_option, print_json
+
+if TYPE_CHECKING:
+    from bhnbench.plugins import Kind, Plugin
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+def methods(name: str | None, as_json: bool) -> None:
+    """List the installed methods, or describe NAME."""
+    _list_or_describe("method", name, as_json=as_json)
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+def tasks(name: str | None, as_json: bool) -> None:
+    """List the installed tasks, or describe NAME."""
+    _list_or_describe("task", name, as_json=as_json)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON schema of the sweep file, for editors that complete and check YAML."""
+    from bhnbench.sweep.schema import json_schema
+
+    print_json(json_schema())
+
+
+def _list_or_describe(kind: Kind, name: str | None, *, as_json: bool) -> None:
+    from bhnbench.plugins import find_plugin, installed
+
+    if name is not None:
+        plugin = find_plugin(kind, name)
+        content = _describe(plugin)
+        print_json(content) if as_json else _print_description(content)
+        return
+    plugins = installed(kind).values()
+    if as_json:
+        print_json([_summary(plugin) for plugin in plugins])
+        return
+    from rich.table import Table
+
+    table = Table(kind, "what it is", "from")
+    for plugin in plugins:
+        table.add_row(plugin.name, plugin.summary, f"{plugin.package} {plugin.package_version}")
+    console().print(table)
+
+
+def _summary(plugin: Plugin) -> dict[str, str]:
+    return {
+        "name": plugin.name,
+        "summary": plugin.summary,
+        "package": plugin.package,
+        "package_version": plugin.package_version,
+        "target": plugin.target,
+    }
+
+
+def _describe(plugin: Plugin) -> dict[str, Any]:
+    from bhnbench.space import fields_of
+
+    cls: Any = plugin.load()
+    return _summary(plugin) | {
+        "kind": plugin.kind,
+        "version": cls.version,
+        "doc": inspect.cleandoc(cls.__doc__ or ""),
+        "fields": [
+            {
+                "name": field.name,
+                "type": field.type_name,
+                "default": field.default,
+                "valid": str(field.valid) if field.valid else None,
+                "search": str(field.search) if field.search else None,
+                "doc": field.doc,
+            }
+            for field in fields_of(cls).values()
+        ],
+        "metrics": [
+            {"name": m.name, "direction": m.direction, "unit": m.unit, "doc": m.doc}
+            for m in getattr(cls, "metrics", ())
+        ],
+    }
+
+
+def _print_description(content: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    out = console()
+    package = f"{content['package']} {content['package_version']}"
+    origin = f"{content['kind']}, version {content['version']}, {package}"
+    click.echo(f"{content['name']}  ({origin})\n")
+    click.echo(f"{content['doc']}\n")
+    method = content["kind"] == "method"
+    headings = ["hyperparameter" if method else "setting", "type", "default", "valid"]
+    table = Table(*headings, *(["search"] if method else []), "meaning")
+    for field in content["fields"]:
+        default = "null" if field["default"] is None else str(field["default"])
+        search = [field["search"] or "fixed"] if method else []
+        row = [field["name"], field["type"], default, field["valid"] or "any", *search]
+        table.add_row(*row, field["doc"])
+    out.print(table)
+    if content["metrics"]:
+        table = Table("metric", "better", "unit", "meaning")
+        for number, metric in enumerate(content["metrics"]):
+            name = metric["name"] + (" (primary)" if number == 0 else "")
+            better = "higher" if metric["direction"] == "maximize" else "lower"
+            table.add_row(name, better, metric["unit"], metric["doc"])
+        out.print(table)

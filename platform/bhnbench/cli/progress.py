@@ -1,0 +1,122 @@
+"""A sweep's progress on stderr: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from bhnbench.cli.options import duration
+from bhnbench.ledger.ledger import Ledger
+from bhnbench.ledger.records import RunRecord, SweepRecord
+from bhnbench.status import StudyStatus, study_statuses
+
+REFRESH_SECONDS = 0.5
+
+
+class Progress:
+    """Hears what the driver does and shows it. Reads the ledger, which is the only truth."""
+
+    def __init__(self, ledger: Ledger, console: Console) -> None:
+        self._ledger = ledger
+        self._console = console
+        self._record: SweepRecord | None = None
+        self._started = time.monotonic()
+        self._n_landed = 0
+        self._n_planned = 0
+        self._live = Live(
+            console=console,
+            get_renderable=self._table,
+            refresh_per_second=1 / REFRESH_SECONDS,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def started(self, record: SweepRecord) -> None:
+        """The driver knows what is to do."""
+        self._record = record
+        statuses = study_statuses(self._ledger, record.studies, record.n_seeds)
+        self._n_planned = sum(status.n_left for status in statuses)
+        known = sum(s.n_trials + s.n_seeds for s in statuses) - self._n_planned
+        self._console.print(f"{record.name}: {self._n_planned} runs left, {known} known")
+
+    def landed(self, position: int, key: str) -> None:
+        """A run is in the ledger."""
+        self._n_landed += 1
+        if self._console.is_terminal or self._record is None:
+            return
+        run = self._ledger.runs([key])[key]
+        study = self._record.studies[position].spec
+        self._console.print(
+            f"[{self._n_landed}/{self._n_planned}] {' / '.join(study.labels)}: "
+            f"{describe(run, study.metric)} ({duration(run.cost.seconds)})",
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def _table(self) -> Table | str:
+        if self._record is None:
+            return "starting"
+        statuses = study_statuses(self._ledger, self._record.studies, self._record.n_seeds)
+        return progress_table(statuses, self._headline(statuses))
+
+    def _headline(self, statuses: list[StudyStatus]) -> str:
+        left = sum(status.n_left for status in statuses)
+        name = self._record.name if self._record else ""
+        elapsed = time.monotonic() - self._started
+        rest = duration(elapsed / self._n_landed * left) if self._n_landed else "?"
+        done = f"{self._n_landed} of {self._n_landed + left} runs"
+        return f"{name}: {done}, {duration(elapsed)} so far, about {rest} left"
+
+
+def describe(run: RunRecord, metric: str) -> str:
+    """How a run ended, in a few words."""
+    phase = "search" if run.spec.phase == "search" else f"evaluate seed {run.spec.seed}"
+    if run.state == "done":
+        return f"{phase}, {metric} {run.scores[metric]:.4g}"
+    if run.state == "failed":
+        return f"{phase} failed: {run.failure}: {run.message}"
+    return f"{phase} stopped early" if run.state == "pruned" else f"{phase} {run.state}"
+
+
+def progress_table(statuses: list[StudyStatus], title: str) -> Table:
+    """Where each study stands; the same in `sweep` and in `status`."""
+    table = Table(title=title, title_justify="left", expand=False)
+    for heading in ("task", "method"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("search", "evaluate", "running", "stopped", "failed", "best", "time"):
+        table.add_column(heading, justify="right")
+    for status in statuses:
+        settled = sum(trial.settled for trial in status.trials)
+        running = status.count("running", phase="search") + status.count(
+            "running", phase="evaluate"
+        )
+        best = status.best.value if status.best else None
+        table.add_row(
+            *status.study.labels,
+            f"{settled}/{status.n_trials}" if status.n_trials else "none",
+            f"{status.count('done', phase='evaluate')}/{status.n_seeds}",
+            str(running or ""),
+            str(status.count("pruned", phase="search") or ""),
+            str(len(status.failures) or ""),
+            "" if best is None else f"{best:.4g}",
+            duration(status.seconds) if status.seconds else "",
+        )
+    return table

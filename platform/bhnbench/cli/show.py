@@ -1,0 +1,132 @@
+"""`bhnbench show`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bhnbench.cli.options import console, duration, home_option, json_option, print_json
+from bhnbench.errors import BhnbenchError
+from bhnbench.home import Home
+
+if TYPE_CHECKING:
+    from bhnbench.ledger.records import RunRecord
+    from bhnbench.runs import Point
+
+CURVE_ROWS = 10
+
+
+@click.command()
+@click.argument("run")
+@json_option
+@home_option
+def show(run: str, as_json: bool, home: Home) -> None:
+    """Show everything about RUN: its number, or the beginning of its key."""
+    from bhnbench.ledger.ledger import Ledger
+
+    with Ledger(home.ledger) as ledger:
+        found = ledger.find_runs(run)
+        if len(found) != 1:
+            raise BhnbenchError(_not_one(run, found))
+        points, tables = ledger.points(found[0].id), ledger.tables(found[0].id)
+    if as_json:
+        print_json(_content(found[0], points, tables))
+    else:
+        _print(found[0], points, tables)
+
+
+def _not_one(reference: str, found: Sequence[RunRecord]) -> str:
+    if not found:
+        return (
+            f"no run {reference!r} in the ledger; `bhnbench leaderboard --json` names those of "
+            "the last sweep"
+        )
+    keys = ", ".join(record.key[:12] for record in found[:5])
+    return f"{reference!r} fits {len(found)} runs ({keys}, ...); give more of the key"
+
+
+def repeat_command(record: RunRecord) -> str:
+    """The command that executes the run again, here."""
+    spec = record.spec
+    parts = ["bhnbench", "run", spec.task.name, spec.method.name]
+    for owner, plugin in (("task", spec.task), ("method", spec.method)):
+        for name, value in plugin.settings.items():
+            parts += ["--set", f"{owner}.{name}={json.dumps(value)}"]
+    parts += ["--seed", str(spec.seed), "--holdout", spec.holdout]
+    threads = record.provenance.get("n_threads", 1)
+    if threads != 1:
+        parts += ["--threads", str(threads)]
+    return shlex.join(parts)
+
+
+def _content(
+    record: RunRecord, points: Sequence[Point], tables: Mapping[str, Any]
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(record) | {
+        "curve": [{"step": step, **metrics} for step, metrics in points],
+        "tables": dict(tables),
+        "repeat": repeat_command(record),
+    }
+
+
+def _print(record: RunRecord, points: Sequence[Point], tables: Mapping[str, Any]) -> None:
+    spec, out = record.spec, console()
+    click.echo(f"run {record.id}  {record.key}")
+    failed = f" ({record.failure}: {record.message})" if record.failure else ""
+    click.echo(f"{spec.method.name} on {spec.task.name}: {record.state}{failed}")
+    attempts = f", attempt {record.attempts}" if record.attempts > 1 else ""
+    click.echo(f"phase {spec.phase}, scored on {spec.holdout}, seed {spec.seed}{attempts}")
+    cost = record.cost
+    memory = f", peak memory {cost.peak_memory_mb:.0f} MiB" if cost.peak_memory_mb else ""
+    seconds = duration(cost.fit_seconds), duration(cost.score_seconds)
+    click.echo(f"fitting {seconds[0]}, scoring {seconds[1]}{memory}")
+    out.print(_pairs("scores", {k: f"{v:.6g}" for k, v in record.scores.items()}))
+    out.print(_pairs(f"configuration of {spec.method.name}", spec.method.settings))
+    out.print(_pairs(f"settings of {spec.task.name}", spec.task.settings))
+    if points:
+        out.print(_curve(points))
+    for name, columns in tables.items():
+        rows = len(next(iter(columns.values()), []))
+        click.echo(f"table {name}: {rows} rows of {', '.join(columns)} (whole with --json)")
+    out.print(_pairs("provenance", _flat(record.provenance)))
+    click.echo(f"repeat it with:\n  {repeat_command(record)}")
+
+
+def _pairs(title: str, content: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in content.items():
+        table.add_row(name, "null" if value is None else str(value))
+    return table
+
+
+def _curve(points: Sequence[Point]) -> Any:  # noqa: ANN401 - a rich table
+    from rich.table import Table
+
+    names = list(dict.fromkeys(name for _, metrics in points for name in metrics))
+    stride = -(-len(points) // CURVE_ROWS)
+    shown = [*points[::stride]]
+    if shown[-1] is not points[-1]:
+        shown.append(points[-1])
+    table = Table("step", *names, title="curve", title_justify="left")
+    for step, metrics in shown:
+        values = (f"{metrics[name]:.4g}" if name in metrics else "" for name in names)
+        table.add_row(str(step), *values)
+    return table
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat

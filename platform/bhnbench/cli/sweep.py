@@ -1,0 +1,172 @@
+"""`bhnbench sweep` and `bhnbench plan`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bhnbench.cli.options import console, duration, home_option, json_option, print_json
+from bhnbench.home import Home
+
+if TYPE_CHECKING:
+    from bhnbench.driver import SweepEnd
+    from bhnbench.ledger.ledger import Ledger
+    from bhnbench.status import StudyStatus
+    from bhnbench.sweep.document import Sweep
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change the document: a dotted path, such as tasks.0.dataset=mnist. Repeatable.",
+)
+file_argument = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.command()
+@file_argument
+@set_option
+@click.option("--dry-run", is_flag=True, help="Show what would run, and change nothing.")
+@json_option
+@home_option
+def sweep(file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, home: Home) -> None:
+    """Run what is left of the sweep in FILE, then print its leaderboard.
+
+    Run it again after an interruption, or a change: what is in the ledger is not done again.
+    """
+    from bhnbench.sweep.document import read_sweep
+
+    document = read_sweep(file, overrides)
+    if dry_run:
+        _print_plan(document, home, as_json=as_json)
+        return
+    from bhnbench.cli.progress import Progress
+    from bhnbench.driver import drive
+    from bhnbench.ledger.ledger import Ledger
+
+    with home.locked(), Ledger(home.ledger, create=True) as ledger:
+        with Progress(ledger, console(stderr=True)) as progress:
+            end = drive(
+                document,
+                home,
+                ledger,
+                on_started=progress.started,
+                on_landed=progress.landed,
+            )
+        _conclude(end, ledger, file, as_json=as_json)
+
+
+def _conclude(end: SweepEnd, ledger: Ledger, file: Path, *, as_json: bool) -> None:
+    """Print the leaderboard and what is missing; exit as the sweep ended."""
+    from bhnbench.leaderboard.ranking import build_leaderboard
+    from bhnbench.leaderboard.tables import render
+
+    statuses = end.statuses(ledger)
+    if end.interrupted:
+        left = sum(status.n_left for status in statuses)
+        click.echo(
+            f"interrupted: {end.n_executed} runs done now, {left} left; "
+            f"go on with: bhnbench sweep {file}",
+            err=True,
+        )
+        raise SystemExit(130)
+    click.echo(render(build_leaderboard(ledger, end.record), "json" if as_json else "table"))
+    failed = [run for status in statuses for run in status.failures]
+    runs = "run" if end.n_executed == 1 else "runs"
+    click.echo(f"{end.n_executed} {runs} executed, {len(failed)} failed", err=True)
+    if end.tracking_problem:
+        click.echo(end.tracking_problem, err=True)
+    if failed:
+        click.echo(f"see why with: bhnbench status {end.record.name}", err=True)
+        raise SystemExit(3)
+
+
+@click.command()
+@file_argument
+@set_option
+@json_option
+@home_option
+def plan(file: Path, overrides: Sequence[str], as_json: bool, home: Home) -> None:
+    """Show what the sweep in FILE would run, what is known already, and how long it may take."""
+    from bhnbench.sweep.document import read_sweep
+
+    _print_plan(read_sweep(file, overrides), home, as_json=as_json)
+
+
+def _print_plan(document: Sweep, home: Home, *, as_json: bool) -> None:
+    from bhnbench.ledger.ledger import Ledger
+    from bhnbench.sweep.plan import plan_sweep
+
+    missing = home.ledger.startswith("sqlite") and not (home.folder / "ledger.db").exists()
+    if missing and "BHNBENCH_LEDGER" not in os.environ:
+        statuses = plan_sweep(document, None)
+    else:
+        with Ledger(home.ledger) as ledger:
+            statuses = plan_sweep(document, ledger)
+    slots = max(1, (os.cpu_count() or 1) // document.resources.cpu)
+    if as_json:
+        print_json(_plan_content(document, statuses, slots))
+    else:
+        _print_plan_table(document, statuses, slots)
+
+
+def _expected(statuses: Sequence[StudyStatus], slots: int) -> float | None:
+    """Seconds until all is done on ``slots``; None where some study's runs are not known."""
+    total = 0.0
+    for status in statuses:
+        if status.n_left and status.expected_seconds is None:
+            return None
+        total += status.n_left * (status.expected_seconds or 0.0)
+    return total / slots
+
+
+def _plan_content(
+    document: Sweep, statuses: Sequence[StudyStatus], slots: int
+) -> dict[str, object]:
+    return {
+        "sweep": document.name,
+        "slots": slots,
+        "left": sum(status.n_left for status in statuses),
+        "expected_seconds": _expected(statuses, slots),
+        "studies": [
+            {
+                "task": status.study.labels[0],
+                "method": status.study.labels[1],
+                "trials": status.n_trials,
+                "seeds": status.n_seeds,
+                "runs": status.n_trials + status.n_seeds,
+                "known": status.n_trials + status.n_seeds - status.n_left,
+                "left": status.n_left,
+                "expected_seconds": _expected([status], slots),
+            }
+            for status in statuses
+        ],
+    }
+
+
+def _print_plan_table(document: Sweep, statuses: Sequence[StudyStatus], slots: int) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"Plan of {document.name}", title_justify="left")
+    for heading in ("task", "method"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("trials", "seeds", "known", "left", "expected"):
+        table.add_column(heading, justify="right")
+    for status in statuses:
+        known = status.n_trials + status.n_seeds - status.n_left
+        numbers = (status.n_trials, status.n_seeds, known, status.n_left)
+        expected = duration(_expected([status], slots))
+        table.add_row(*status.study.labels, *map(str, numbers), expected)
+    console().print(table)
+    left = sum(status.n_left for status in statuses)
+    total = sum(status.n_trials + status.n_seeds for status in statuses)
+    click.echo(
+        f"{len(statuses)} studies, {total} runs, {total - left} in the ledger, {left} left; "
+        f"expected {duration(_expected(statuses, slots))} at {slots} runs at a time"
+        + ("" if _expected(statuses, slots) is not None else " (? = nothing like it has run yet)")
+    )
