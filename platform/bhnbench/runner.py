@@ -6,10 +6,11 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from bhnbench.clock import Clock
 from bhnbench.contract import Method, Outcome, Predictive, Problem, Report, Split, Task
 from bhnbench.errors import (
     BhnbenchError,
@@ -21,7 +22,7 @@ from bhnbench.errors import (
 from bhnbench.memory import PeakMemory
 from bhnbench.plugins import load_target
 from bhnbench.provenance import provenance_of
-from bhnbench.runs import Cost, Failure, Point, RunResult
+from bhnbench.runs import Cost, Failure, Point, RunResult, RunState
 from bhnbench.seeds import make_rng
 from bhnbench.specs import PluginSpec, RunSpec
 
@@ -44,7 +45,7 @@ def load_method(spec: PluginSpec) -> Method:
 def execute(
     spec: RunSpec,
     *,
-    listen: Callable[[Point], None] | None = None,
+    listen: Callable[[RunResult], None] | None = None,
     checkpoint_path: Path | None = None,
     n_threads: int = 1,
     device: str = "cpu",
@@ -53,7 +54,7 @@ def execute(
 
     Args:
         spec: what to run.
-        listen: hears each report when it is made; may raise ``StopRunError`` to end the run.
+        listen: hears how far the run is at each report; may raise ``StopRunError`` to end it.
         checkpoint_path: where a long task keeps its progress; removed when the run is done.
         n_threads: torch threads.
         device: where the problem's tensors go.
@@ -61,52 +62,51 @@ def execute(
     import torch
 
     torch.set_num_threads(n_threads)
-    run = _Run(spec, listen, checkpoint_path, device)
-    memory = PeakMemory(device)
-    started = time.perf_counter()
-    result: dict[str, Any] = {"state": "done"}
+    run = _Run(spec, listen, checkpoint_path, device, n_threads)
     try:
-        result["outcome"] = run.evaluate()
+        result = run.snapshot("done", outcome=run.evaluate())
     except StopRunError:
-        result["state"] = "pruned"
+        return run.snapshot("pruned")
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may even call sys.exit
-        result |= {"state": "failed", "failure": classify(error), "message": _describe(error)}
-    seconds = time.perf_counter() - started
-    if result["state"] == "done" and checkpoint_path is not None:
+        return run.snapshot("failed", failure=classify(error), message=_describe(error))
+    if checkpoint_path is not None:
         checkpoint_path.unlink(missing_ok=True)
-    return RunResult(
-        **result,
-        points=run.points,
-        cost=Cost(run.fit_seconds, seconds - run.fit_seconds, memory.peak_mb()),
-        provenance=provenance_of(spec, _device_name(device), n_threads),
-    )
+    return result
 
 
-@dataclass
 class _Run:
     """One run while it runs: binds ``fit`` and hears reports."""
 
-    spec: RunSpec
-    listen: Callable[[Point], None] | None
-    checkpoint_path: Path | None
-    device: str
-    points: list[Point] = field(default_factory=list)
-    fit_seconds: float = 0.0
-    n_fits: int = 0
+    def __init__(
+        self,
+        spec: RunSpec,
+        listen: Callable[[RunResult], None] | None,
+        checkpoint_path: Path | None,
+        device: str,
+        n_threads: int,
+    ) -> None:
+        self.spec = spec
+        self.checkpoint_path = checkpoint_path
+        self.points: list[Point] = []
+        self.n_fits = 0
+        self.clock = Clock()
+        self._listen = listen
+        self._device = device
+        self._n_threads = n_threads
+        self._memory = PeakMemory(device)
 
     def evaluate(self) -> Outcome:
         task = load_task(self.spec.task)
-        self.method = load_method(self.spec.method)
+        self._method = load_method(self.spec.method)
         rng = make_rng(stream="task", seed=self.spec.seed)
-        checkpoint = _FileCheckpoint(self, rng)
         outcome = task.evaluate(
             self.fit,
             holdout=self.spec.holdout,
             rng=rng,
             report=self.report,
-            checkpoint=checkpoint,
+            checkpoint=_FileCheckpoint(self, rng),
         )
         return _checked(outcome, task)
 
@@ -117,29 +117,45 @@ class _Run:
         report: Report | None = None,
         warm_start: Predictive | None = None,
     ) -> Predictive:
-        if self.device != "cpu":
-            problem = _move(problem, self.device)
+        if self._device != "cpu":
+            problem = _move(problem, self._device)
         if isinstance(warm_start, _OnDevice):
             warm_start = warm_start.inner
-        reason = self.method.supports(problem)
+        reason = self._method.supports(problem)
         if reason is not None:
             raise UnsupportedError(reason)
         self.n_fits += 1
         rng = make_rng(stream="fit", seed=self.spec.seed, call=self.n_fits)
-        started = time.perf_counter()
-        try:
-            predictive = self.method.fit(
+        with self.clock.fitting():
+            predictive = self._method.fit(
                 problem, rng=rng, report=report or _silent, warm_start=warm_start
             )
-        finally:
-            self.fit_seconds += time.perf_counter() - started
-        return predictive if self.device == "cpu" else _OnDevice(predictive, self.device)
+        return predictive if self._device == "cpu" else _OnDevice(predictive, self._device)
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        point = (step, {name: float(value) for name, value in metrics.items()})
-        self.points.append(point)
-        if self.listen is not None:
-            self.listen(point)
+        self.points.append((step, {name: float(value) for name, value in metrics.items()}))
+        if self._listen is not None:
+            with self.clock.paused():
+                self._listen(self.snapshot("running"))
+
+    def snapshot(
+        self,
+        state: RunState,
+        *,
+        outcome: Outcome | None = None,
+        failure: Failure | None = None,
+        message: str = "",
+    ) -> RunResult:
+        clock = self.clock
+        return RunResult(
+            state,
+            outcome=outcome,
+            failure=failure,
+            message=message,
+            points=list(self.points),
+            cost=Cost(clock.fit_seconds, clock.score_seconds, self._memory.peak_mb()),
+            provenance=provenance_of(self.spec, _device_name(self._device), self._n_threads),
+        )
 
 
 class _FileCheckpoint:
@@ -164,7 +180,7 @@ class _FileCheckpoint:
             return None
         self._rng.set_state(content["rng"])
         self._run.points[:] = content["points"]
-        self._run.fit_seconds = content["fit_seconds"]
+        self._run.clock.go_on_from(content["fit_seconds"], content["score_seconds"])
         self._run.n_fits = content["n_fits"]
         return content["state"]
 
@@ -178,7 +194,8 @@ class _FileCheckpoint:
             "key": self._run.spec.key,
             "rng": self._rng.get_state(),
             "points": self._run.points,
-            "fit_seconds": self._run.fit_seconds,
+            "fit_seconds": self._run.clock.fit_seconds,
+            "score_seconds": self._run.clock.score_seconds,
             "n_fits": self._run.n_fits,
             "state": state,
         }

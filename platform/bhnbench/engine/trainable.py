@@ -14,7 +14,7 @@ from ray.tune import Trainable
 from bhnbench.engine.rungs import milestones
 from bhnbench.errors import StopRunError
 from bhnbench.runner import execute
-from bhnbench.runs import Point, RunResult
+from bhnbench.runs import RunResult
 from bhnbench.specs import EarlyTermination, RunSpec, run_from_json, run_to_json
 
 RESULT = "run_result"  # where a Tune result carries a RunResult
@@ -69,7 +69,7 @@ class _Execution:
         self._work = work
         self._reached: SimpleQueue[RunResult] = SimpleQueue()
         self._go_on: SimpleQueue[bool] = SimpleQueue()
-        self._points: list[Point] = []
+        self._last_step = 0
         self._thread: threading.Thread | None = None
 
     def advance(self) -> RunResult:
@@ -98,12 +98,12 @@ class _Execution:
         )
         self._reached.put(result)
 
-    def _listen(self, point: Point) -> None:
-        rungs = self._work["milestones"]
-        before = self._points[-1][0] if self._points else 0
-        self._points.append(point)
-        if bisect_right(rungs, point[0]) == bisect_right(rungs, before):
+    def _listen(self, so_far: RunResult) -> None:
+        rungs, step = self._work["milestones"], so_far.points[-1][0]
+        passed = bisect_right(rungs, step) > bisect_right(rungs, self._last_step)
+        self._last_step = step
+        if not passed:
             return
-        self._reached.put(RunResult("running", points=list(self._points)))
+        self._reached.put(so_far)
         if not self._go_on.get():
             raise StopRunError

@@ -1,0 +1,108 @@
+"""One study's row, read from its status."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bhnbench.leaderboard.board import Chosen, MethodRow, Search, SeedRun, StudyCost, counts
+from bhnbench.ledger.records import RunRecord
+from bhnbench.statistics import summarize
+from bhnbench.status import StudyStatus
+
+MESSAGE_LENGTH = 160
+
+
+def read_row(status: StudyStatus, metric: str) -> MethodRow:
+    """The row of one study, not ranked yet."""
+    seeds = _seed_runs(status)
+    search = _search(status)
+    names = dict.fromkeys([metric, *(name for run in seeds for name in run.scores)])
+    values = {
+        name: [run.scores[name] for run in seeds if name in run.scores] for name in names
+    }  # fmt: skip
+    metrics = {name: summarize(scores) for name, scores in values.items() if scores}
+    score = metrics.get(metric)
+    return MethodRow(
+        label=status.study.labels[1],
+        rank=None,
+        score=score,
+        versus=None,
+        metrics=metrics,
+        seeds=seeds,
+        chosen=_chosen(status),
+        search=search,
+        cost=_cost(status),
+        reason="" if score else _reason(status, search, seeds, metric),
+    )
+
+
+def _seed_runs(status: StudyStatus) -> tuple[SeedRun, ...]:
+    known = {run.spec.seed: run for run in status.evaluations}
+    return tuple(_seed_run(seed, known.get(seed)) for seed in range(1, status.n_seeds + 1))
+
+
+def _seed_run(seed: int, run: RunRecord | None) -> SeedRun:
+    if run is None:
+        return SeedRun(seed, "not run", None, None, {}, None, "")
+    scores = run.scores if run.state == "done" else {}
+    return SeedRun(seed, run.state, run.id, run.key, scores, run.failure, run.message)
+
+
+def _chosen(status: StudyStatus) -> Chosen | None:
+    if status.n_trials == 0:
+        return Chosen(status.configuration, ())
+    if status.best is None or not status.search_over:
+        return None
+    best = status.best
+    searched = tuple(status.study.space)
+    return Chosen(status.configuration, searched, best.number, best.run_id, best.value)
+
+
+def _search(status: StudyStatus) -> Search:
+    failed = [run for run in status.trial_runs if run.state == "failed"]
+    return Search(
+        n_trials=status.n_trials,
+        n_settled=sum(trial.settled for trial in status.trials),
+        failures=dict(Counter(run.failure or "failed" for run in failed)),
+        example=in_words(failed[0].id, failed[0].message) if failed else "",
+    )
+
+
+def _cost(status: StudyStatus) -> StudyCost:
+    done = [run.cost for run in status.evaluations if run.state == "done"]
+    peaks = [cost.peak_memory_mb for cost in done if cost.peak_memory_mb is not None]
+    return StudyCost(
+        fit_seconds=summarize([cost.fit_seconds for cost in done]).mean if done else None,
+        total_seconds=status.seconds,
+        peak_memory_mb=max(peaks, default=None),
+    )
+
+
+def _reason(status: StudyStatus, search: Search, seeds: Sequence[SeedRun], metric: str) -> str:
+    """Why a study has no score."""
+    if status.hopeless:
+        pruned = status.count("pruned", phase="search")
+        ends = {**search.failures, **({"pruned": pruned} if pruned else {})}
+        return _with_example(
+            f"none of {search.n_trials} trials is done ({counts(ends)})", search.example
+        )
+    if not search.over:
+        failed = f", {counts(search.failures)}" if search.failures else ""
+        text = f"search still running: {search.n_settled} of {search.n_trials} trials{failed}"
+        return _with_example(text, search.example)
+    if any(run.scores for run in seeds):
+        return f"its runs have no {metric}"
+    ends = Counter(run.failure or run.state for run in seeds)
+    return f"no evaluation run is done ({counts(ends)})"
+
+
+def _with_example(text: str, example: str) -> str:
+    return f"{text}, such as {example}" if example else text
+
+
+def in_words(run_id: int | None, message: str) -> str:
+    """A failed run in one line."""
+    first = message.partition("\n")[0]
+    short = first if len(first) <= MESSAGE_LENGTH else f"{first[: MESSAGE_LENGTH - 3]}..."
+    return f"run {run_id}: {short}" if short else f"run {run_id}"

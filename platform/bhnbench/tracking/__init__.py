@@ -1,0 +1,1 @@
+"""MLflow shows what the ledger knows: a projection, rebuilt from it at any time."""

@@ -1,0 +1,66 @@
+"""Opening MLflow: quietly, quick to give up, and letting go of it again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+# Before mlflow is imported; what the user has set stays.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# A server that is away must not hold up a sweep: seconds, not the default's minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
+
+from mlflow import MlflowClient
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.pool import NullPool
+
+from bhnbench.tracking.addresses import parse
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+def is_database(uri: str) -> bool:
+    """Whether MLflow keeps its data in a database that it opens itself."""
+    url = parse(uri)
+    return url is not None and url.get_backend_name() in DATABASES
+
+
+def open_client(uri: str) -> MlflowClient:
+    """A client for ``uri``; makes the database where there is none."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if is_database(uri):
+        _probe(uri)
+    return MlflowClient(tracking_uri=uri)
+
+
+def close_client(uri: str) -> None:
+    """Let go of a database.
+
+    MLflow keeps every store of the process. Used again after the file was replaced, it would
+    write to the deleted one and report success.
+    """
+    if not is_database(uri):
+        return
+    with contextlib.suppress(ImportError, AttributeError):  # MLflow's own names, not its API
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+        from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+        _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+        engine = SqlAlchemyStore._engine_map.pop(uri, None)
+        if engine is not None:
+            engine.dispose()
+
+
+def _probe(uri: str) -> None:
+    """Fail at once where the database cannot be reached: MLflow tries for minutes."""
+    url = parse(uri)
+    if url is not None and url.get_backend_name() == "sqlite" and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    inspect(create_engine(uri, poolclass=NullPool)).get_table_names()
