@@ -102,6 +102,7 @@ class StudySpec:
     search: SearchSpec | None
     metric: str
     direction: Direction
+    unit: str = field(default="", compare=False)  # of the metric, for people
     labels: tuple[str, str] = field(default=("", ""), compare=False)  # (task, method), for people
 
     @property
@@ -178,5 +179,6 @@ def study_from_json(content: Mapping[str, Any], labels: tuple[str, str]) -> Stud
         search=search,
         metric=content["metric"],
         direction=content["direction"],
+        unit=content["unit"],
         labels=labels,
     )

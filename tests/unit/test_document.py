@@ -194,7 +194,7 @@ def test_a_document_must_be_a_mapping(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSweepError, match="nowhere.yaml: no such file"):
+    with pytest.raises(InvalidSweepError, match=r"nowhere\.yaml: no such file"):
         read_sweep(tmp_path / "nowhere.yaml")
 
 

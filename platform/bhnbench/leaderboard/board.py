@@ -108,7 +108,7 @@ class TaskTable:
     plugin: str  # the task's installed name
     metric: str
     direction: Direction
-    unit: str | None  # None: not known without loading the task
+    unit: str
     chosen_by: str  # the metric by which the searches chose
     rows: tuple[MethodRow, ...]
 

@@ -50,37 +50,27 @@ def build_leaderboard(
     )
 
 
-@dataclass(frozen=True)
-class _Measure:
-    """A metric as far as it is known; the ledger does not keep units."""
-
-    name: str
-    direction: Direction
-    unit: str | None
-
-
-def _choose(studies: Mapping[str, StudySpec], metric: str | None) -> dict[str, _Measure]:
+def _choose(studies: Mapping[str, StudySpec], metric: str | None) -> dict[str, Metric]:
     """The metric of each task; tasks that lack it are left out."""
-    chosen: dict[str, _Measure] = {}
+    chosen: dict[str, Metric] = {}
     known: set[str] = set()
     for label, study in studies.items():
         if metric in (None, study.metric):
-            chosen[label] = _Measure(study.metric, study.direction, None)
+            chosen[label] = Metric(study.metric, study.direction, study.unit)
             continue
         declared: Mapping[str, Metric] = {
             m.name: m for m in plugins.load_task(study.task.name).metrics
         }
         known |= set(declared)
         if metric in declared:
-            found = declared[metric]
-            chosen[label] = _Measure(found.name, found.direction, found.unit)
+            chosen[label] = declared[metric]
     if studies and not chosen:
         hint = did_you_mean(str(metric), known)
         raise InvalidSweepError([f"--metric: no task of the sweep has {metric!r}; {hint}"])
     return chosen
 
 
-def _task_table(label: str, statuses: Sequence[StudyStatus], measure: _Measure) -> TaskTable:
+def _task_table(label: str, statuses: Sequence[StudyStatus], measure: Metric) -> TaskTable:
     rows = {row.label: row for row in (read_row(s, measure.name) for s in statuses)}
     scores = {name: row.scores(measure.name) for name, row in rows.items() if row.score}
     ranked = [_ranked(rows[place.label], place) for place in rank(scores, measure.direction)]

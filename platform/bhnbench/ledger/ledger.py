@@ -172,16 +172,15 @@ class Ledger:
             put_trial(session, trial, run.id, result, value)
 
     def release_runs(self) -> int:
-        """Mark runs that a dead driver left running as interrupted; returns how many."""
+        """Mark runs that a driver left running as interrupted; returns how many."""
         with self._session() as session:
-            left = update(RunRow).filter_by(state="running")
-            message = "the driver ended while it ran"
-            result = session.execute(
-                left.values(
-                    state="failed", failure="interrupted", message=message, finished_at=now()
-                )
-            )
-            return cast("int", result.rowcount)  # type: ignore[attr-defined]
+            running = session.scalars(select(RunRow).filter_by(state="running")).all()
+            for row in running:
+                row.state, row.failure = "failed", "interrupted"
+                row.message, row.finished_at = "the sweep ended while it ran", now()
+            ended = update(TrialRow).filter_by(state="running")
+            session.execute(ended.values(state="failed", failure="interrupted"))
+            return len(running)
 
     def runs(self, keys: Iterable[str]) -> dict[str, RunRecord]:
         """The known runs among ``keys``."""

@@ -175,6 +175,7 @@ def _build(
             search=search if method.space else None,
             metric=task.metric.name,
             direction=task.metric.direction,
+            unit=task.metric.unit,
             labels=(task.label, method.label),
         )
         for task in tasks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -81,19 +82,16 @@ class EntryReader:
     def __init__(self, document: Document) -> None:
         self.mistakes: list[str] = []
         self._document = document
-        self._labels: dict[str, KeyPath] = {}
 
     def tasks(self, metric: object) -> list[TaskEntry]:
         """The tasks; ``metric`` is the sweep's, or None for each task's primary one."""
         found = []
-        self._labels = {}
-        for path, entry in self._entries("tasks"):
+        for path, entry, label in self._labelled("tasks"):
             bound = self._bind("task", path, entry, reserved={"name", "label"})
             if bound is None:
                 continue
             spec, cls = bound
             chosen = self._metric(cls.metrics, metric, spec.name)
-            label = self._label(path, entry, spec.name)
             if chosen is not None:
                 found.append(TaskEntry(label, spec, chosen))
         return found
@@ -101,8 +99,7 @@ class EntryReader:
     def methods(self, *, searching: bool, grid: bool) -> list[MethodEntry]:
         """The methods, with the search spaces that are left after fixing what is fixed."""
         found = []
-        self._labels = {}
-        for path, entry in self._entries("methods"):
+        for path, entry, label in self._labelled("methods"):
             fixed, replaced = self._parameters(path, entry, searching=searching, grid=grid)
             merged = {**entry, **fixed}
             bound = self._bind("method", path, merged, reserved={"name", "label", "parameters"})
@@ -114,7 +111,7 @@ class EntryReader:
             trial_0 = {name: s.nearest(spec.settings[name]) for name, s in space.items()}
             settings = {**spec.settings, **trial_0}
             spec = PluginSpec(spec.name, spec.version, settings, spec.target)
-            found.append(MethodEntry(self._label(path, entry, spec.name), spec, space))
+            found.append(MethodEntry(label, spec, space))
         return found
 
     def _entries(self, key: str) -> list[tuple[KeyPath, dict[str, Any]]]:
@@ -165,17 +162,24 @@ class EntryReader:
             self._mistake(("metric",), rule)
         return metric
 
-    def _label(self, path: KeyPath, entry: Mapping[str, Any], name: str) -> str:
-        label = entry.get("label") or name
-        if label in self._labels:
-            given = {k: v for k, v in entry.items() if k not in ("name", "label", "parameters")}
-            shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in given.items())
-            label = f"{label}({shown})" if shown else label
-        if label in self._labels:
-            rule = f"labels must differ, but {label!r} stands twice; give each a `label`"
-            self._mistake(path, rule)
-        self._labels[label] = path
-        return str(label)
+    def _labelled(self, key: str) -> list[tuple[KeyPath, dict[str, Any], str]]:
+        """The entries with their labels: where a name recurs, what was set tells them apart."""
+        entries = self._entries(key)
+        plain = Counter(entry.get("label") or entry["name"] for _, entry in entries)
+        seen: set[str] = set()
+        found = []
+        for path, entry in entries:
+            label = str(entry.get("label") or entry["name"])
+            if plain[label] > 1 and "label" not in entry:
+                given = {k: v for k, v in entry.items() if k not in ("name", "parameters")}
+                shown = ", ".join(f"{k}={json.dumps(v)}" for k, v in given.items())
+                label = f"{label}({shown})" if shown else label
+            if label in seen:
+                rule = f"labels must differ, but {label!r} stands twice; give each a `label`"
+                self._mistake(path, rule)
+            seen.add(label)
+            found.append((path, entry, label))
+        return found
 
     def _parameters(
         self, path: KeyPath, entry: Mapping[str, Any], *, searching: bool, grid: bool

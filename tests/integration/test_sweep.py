@@ -1,0 +1,275 @@
+"""Whole sweeps by the command line: real Ray, real databases, real processes killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+BHNBENCH = [sys.executable, "-m", "bhnbench.cli"]
+DEMO = """\
+name: demo
+tasks: [{{name: guess, n_steps: {n_steps}, seconds: {seconds}}}]
+methods: [constant, {{name: constant, x: 0.1}}]
+search: {{sampler: random, trials: 6}}
+evaluate: {{seeds: 3}}
+"""
+
+
+def bhnbench(*arguments: object, code: int | None = 0, timeout: float = 240) -> str:
+    """Run the command; returns stdout."""
+    command = [*BHNBENCH, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    assert code is None or done.returncode == code, done.stderr
+    return done.stdout
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [*BHNBENCH, *map(str, arguments)]
+    return subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def write(folder: Path, text: str, name: str = "sweep.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def demo(folder: Path, n_steps: int = 0, seconds: float = 0.0) -> Path:
+    return write(folder, DEMO.format(n_steps=n_steps, seconds=seconds))
+
+
+@pytest.fixture(autouse=True)
+def log_executions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task `guess` writes a line there whenever it is executed."""
+    monkeypatch.setenv("BHNBENCH_TEST_LOG", str(tmp_path / "executions.log"))
+
+
+def executions(folder: Path) -> int:
+    log = folder / "executions.log"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def wait_for_executions(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 90
+    while executions(folder) < count:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < until, "the sweep does not get on"
+        time.sleep(0.05)
+
+
+def scores(board: str) -> dict[tuple[str, str], Any]:
+    """Test scores of every seed by task and method."""
+    return {
+        (task["label"], row["label"]): [(seed["seed"], seed["scores"]) for seed in row["seeds"]]
+        for task in json.loads(board)["tasks"]
+        for row in task["methods"]
+    }
+
+
+def test_a_sweep_a_second_one_and_one_that_shares_runs(tmp_path: Path) -> None:
+    path = demo(tmp_path)
+    first = bhnbench("sweep", path)
+    assert executions(tmp_path) == 6 + 3 + 3
+    assert "constant(x=0.1)" in first
+    before = time.monotonic()
+    again = bhnbench("sweep", path)
+    assert time.monotonic() - before < 30
+    assert again == first == bhnbench("leaderboard")
+    assert executions(tmp_path) == 12
+    # One method more and two trials more: only those are executed, and at most a new best.
+    path.write_text(path.read_text().replace("[constant,", "[{name: constant, x: 0.2}, constant,"))
+    plan = json.loads(bhnbench("plan", path, "--set", "search.trials=8", "--json"))
+    assert plan["left"] == 3 + 2 + 3
+    bhnbench("sweep", path, "--set", "search.trials=8")
+    assert executions(tmp_path) in (12 + 3 + 2, 12 + 3 + 2 + 3)  # + 3: a new best was found
+    status = json.loads(bhnbench("status", "--json"))
+    assert status["left"] == 0
+    assert not [study for study in status["studies"] if study["failures"]]
+
+
+def test_a_killed_sweep_finishes_and_repeats_nothing(tmp_path: Path) -> None:
+    """SIGKILL in the middle, twice; then the same numbers as a sweep left in peace."""
+    path = demo(tmp_path, n_steps=5, seconds=0.1)
+    calm = bhnbench("sweep", path, "--json", "--home", tmp_path / "calm")
+    (tmp_path / "executions.log").unlink()
+    for count in (3, 8):
+        process = start("sweep", path)
+        wait_for_executions(tmp_path, count, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)
+    killed_at = executions(tmp_path)
+    wild = bhnbench("sweep", path, "--json")
+    assert scores(wild) == scores(calm)  # bit for bit: JSON gives every digit
+    slots = os.cpu_count() or 1
+    assert 12 <= executions(tmp_path) <= 12 + 2 * slots  # at most what was under way is redone
+    assert executions(tmp_path) > killed_at
+    status = json.loads(bhnbench("status", "--json"))
+    assert status["left"] == 0
+    assert [s["search"]["done"] for s in status["studies"]] == [6, 0]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{os.environ['BHNBENCH_HOME']}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert len(runs) == 2 + 12  # a parent per study, a child per trial and evaluation run
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
+    children = [run.data.tags["bhnbench.run"] for run in runs if "bhnbench.run" in run.data.tags]
+    assert len(children) == len(set(children)) == 12
+
+
+def test_control_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    path = demo(tmp_path, n_steps=10, seconds=0.1)
+    process = start("sweep", path)
+    wait_for_executions(tmp_path, 4, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody in the foreground
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert f"go on with: bhnbench sweep {path}" in err
+    assert "Traceback" not in err
+    status = json.loads(bhnbench("status", "--json"))
+    assert status["left"] > 0
+    assert not any(s["search"]["running"] + s["evaluate"]["running"] for s in status["studies"])
+    bhnbench("sweep", path)
+    assert json.loads(bhnbench("status", "--json"))["left"] == 0
+
+
+def test_two_homes_same_numbers(tmp_path: Path) -> None:
+    """Real methods with fixed configurations give bit-identical scores."""
+    path = write(
+        tmp_path,
+        """\
+name: twice
+tasks:
+  - {name: digit_classification, epochs: 3}
+  - {name: active_learning, n_rounds: 2, epochs: 5}
+  - {name: toy_regression, epochs: 3}
+methods:
+  - {name: mc_dropout, label: dropout}
+  - deep_ensemble
+  - bayesian_hypernet
+  - maximum_likelihood
+evaluate: {seeds: 2}
+""",
+    )
+    one, other = (
+        scores(bhnbench("sweep", path, "--json", "--home", tmp_path / home))
+        for home in ("one", "other")
+    )
+    assert one == other
+    assert len(one) == 12
+    assert all(found for seeds in one.values() for _, found in seeds)
+
+
+def test_failures_are_told_and_the_others_go_on(tmp_path: Path) -> None:
+    ways = ("raise", "diverge", "memory", "exit", "die", "unsupported")
+    methods = "\n".join(f"  - {{name: failing, how: {how}, x: 0.5, label: {how}}}" for how in ways)
+    mark = tmp_path / "mark"
+    path = write(
+        tmp_path,
+        f"""\
+name: failures
+tasks: [guess]
+methods:
+  - constant
+{methods}
+  - {{name: failing, how: die_once, mark: {mark}, x: 0.5, label: die_once}}
+evaluate: {{seeds: 2}}
+""",
+    )
+    table = bhnbench("sweep", path, code=3)
+    status = json.loads(bhnbench("status", "--json"))
+    failures = {s["method"]: s["failures"] for s in status["studies"]}
+    assert failures["constant"] == []
+    classes = {name: {f["class"] for f in found} for name, found in failures.items() if found}
+    assert classes == {
+        "raise": {"error"},
+        "diverge": {"diverged"},
+        "memory": {"out_of_memory"},
+        "exit": {"error"},
+        "die": {"interrupted"},
+        "unsupported": {"unsupported"},
+        "die_once": {"interrupted"},
+    }
+    messages = {name: found[0]["message"] for name, found in failures.items() if found}
+    assert messages["raise"].startswith("RuntimeError: the plugin broke (methods.py:")
+    assert messages["diverge"].startswith("loss must be finite, but is nan at step 3")
+    assert messages["exit"].startswith("SystemExit: 3")
+    assert messages["die"].startswith("the worker died")
+    assert len(failures["die_once"]) == 1  # its other seed ran
+    for how in ways:
+        assert how in table  # the gap is shown
+    # What may pass is tried again; what would happen again is not.
+    bhnbench("sweep", path, code=3)
+    again = json.loads(bhnbench("status", "--json"))
+    assert [s["failures"] for s in again["studies"] if s["method"] == "die_once"] == [[]]
+    shown = bhnbench("show", failures["diverge"][0]["run"])
+    assert "diverged: loss must be finite" in shown
+
+
+def test_test_data_are_out_of_reach_of_the_search(tmp_path: Path) -> None:
+    """The poisoned task has no finite score on test data; the search never notices."""
+    text = "name: poison\ntasks: [poisoned]\nmethods: [constant]\n"
+    text += "search: {sampler: random, trials: 4}\nevaluate: {seeds: 2}\n"
+    bhnbench("sweep", write(tmp_path, text), code=3)
+    (study,) = json.loads(bhnbench("status", "--json"))["studies"]
+    assert study["search"] == {"planned": 4, "done": 4, "running": 0, "pruned": 0, "failed": 0}
+    assert study["evaluate"]["failed"] == 2
+    assert {failure["class"] for failure in study["failures"]} == {"diverged"}
+
+
+def test_a_request_that_nobody_can_satisfy_is_refused_at_once(tmp_path: Path) -> None:
+    command = [*BHNBENCH, "sweep", str(demo(tmp_path)), "--set", "resources.gpu=64"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    line = (
+        "error: resources.gpu: a run must fit the cluster, but asks for 64 and the cluster has 0; "
+        "lower it with --set resources.gpu=N"
+    )
+    assert line in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
+
+
+def test_early_termination_and_more_trials(tmp_path: Path) -> None:
+    path = demo(tmp_path, n_steps=9, seconds=0.02)
+    early = "search.early_terminate={type: asha, min_iter: 1, eta: 3}"
+    bhnbench("sweep", path, "--set", early, "--set", "search.trials=12")
+    (searched, _) = json.loads(bhnbench("status", "--json"))["studies"]
+    assert searched["search"]["pruned"] >= 1
+    assert searched["search"]["done"] + searched["search"]["pruned"] == 12
+    assert searched["evaluate"]["done"] == 3
+
+
+def test_one_sweep_at_a_time_in_a_home(tmp_path: Path) -> None:
+    path = demo(tmp_path, n_steps=20, seconds=0.2)
+    process = start("sweep", path)
+    wait_for_executions(tmp_path, 1, process)
+    done = subprocess.run(
+        [*BHNBENCH, "sweep", str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert done.returncode == 1
+    assert f"one sweep at a time, but process {process.pid} runs one here" in done.stderr
+
+
+def test_the_ledger_may_be_postgresql(
+    tmp_path: Path, ledger_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BHNBENCH_LEDGER", ledger_address)
+    path = demo(tmp_path)
+    first = bhnbench("sweep", path)
+    assert bhnbench("sweep", path) == first
+    assert executions(tmp_path) == 12
