@@ -10,6 +10,8 @@ import click
 from bhnbench.cli.options import console, duration, json_option, print_json
 from bhnbench.contract import Metric
 from bhnbench.errors import BhnbenchError, InvalidSweepError
+from bhnbench.plugins import Kind
+from bhnbench.specs import Phase
 
 
 @click.command()
@@ -47,11 +49,17 @@ def run(
     from bhnbench.sweep.entries import bind
 
     settings = _read_overrides(overrides)
-    try:
-        bound = bind("task", task, settings["task"]), bind("method", method, settings["method"])
-    except ValueError as error:
-        raise InvalidSweepError(f"--set {line}" for line in str(error).splitlines()) from error
-    spec = RunSpec(*bound, phase="search" if holdout == "validation" else "evaluate", seed=seed)
+    plugins, mistakes = {}, []
+    names: dict[Kind, str] = {"task": task, "method": method}
+    for kind, name in names.items():
+        try:
+            plugins[kind] = bind(kind, name, settings[kind])
+        except ValueError as error:
+            mistakes += [f"--set {kind}.{line}" for line in str(error).splitlines()]
+    if mistakes:
+        raise InvalidSweepError(mistakes)
+    phase: Phase = "search" if holdout == "validation" else "evaluate"
+    spec = RunSpec(plugins["task"], plugins["method"], phase, seed)
     result = execute(spec, n_threads=threads)
     if result.outcome is None:
         raise BhnbenchError(f"the run failed: {result.failure}: {result.message}")

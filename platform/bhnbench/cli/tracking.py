@@ -43,7 +43,7 @@ def sync(sweep: str | None, as_json: bool, home: Home) -> None:
     from bhnbench.ledger.ledger import Ledger
     from bhnbench.tracking.sync import sync as send
 
-    with Ledger(home.ledger) as ledger:
+    with Ledger(home.ledger) as ledger, home.locked():
         sweeps = [find_sweep(ledger, sweep)] if sweep else ledger.sweeps()
         draw = partial(draw_figures, ledger)
         reports = [

@@ -1,0 +1,251 @@
+"""Every command: what it prints, what it refuses, what it imports."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bhnbench.cli.main import COMMANDS, main
+from bhnbench.contract import Outcome
+from bhnbench.engine.coordinator import Coordinator
+from bhnbench.ledger.ledger import Ledger
+from bhnbench.runs import Cost, RunResult
+from bhnbench.sweep.document import read_sweep
+
+DOCUMENT = """\
+name: demo
+tasks: [guess]
+methods: [constant, {name: constant, x: 0.1}, {name: failing, x: 0.5}]
+search: {sampler: random, trials: 3}
+evaluate: {seeds: 2}
+"""
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="bhnbench")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with a finished sweep, made without Ray."""
+    (tmp_path / "sweep.yaml").write_text(DOCUMENT)
+    home = tmp_path / "home"
+    with Ledger(f"sqlite:///{home / 'ledger.db'}", create=True) as ledger:
+        record = ledger.record_sweep(read_sweep(tmp_path / "sweep.yaml"))
+        coordinator = Coordinator(ledger, record)
+        while (work := coordinator.next_work()) is not None:
+            if work.spec.method.name == "failing":
+                result = RunResult("failed", failure="diverged", message="loss is nan at step 3")
+            else:
+                x = float(work.spec.method.settings["x"] or 0)
+                result = RunResult(
+                    "done",
+                    outcome=Outcome({"closeness": -abs(x - 0.3) + 0.01 * work.spec.seed}),
+                    points=[(step, {"closeness": -1 / step}) for step in range(1, 31)],
+                    cost=Cost(1.5, 0.5, 100.0),
+                    provenance={"packages": {"torch": "2.13"}, "n_threads": 1},
+                )
+            coordinator.land(work, result)
+    return home
+
+
+def test_every_command_has_help_and_stands_in_the_readme() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    overview = call("--help").output
+    for name, (_, summary) in COMMANDS.items():
+        result = call(name, "--help")
+        assert result.exit_code == 0
+        assert f"  {name} " in overview
+        assert f"bhnbench {name}" in readme, name
+        assert summary.removesuffix(".").split()[0] in result.output
+
+
+def test_help_imports_next_to_nothing() -> None:
+    heavy = ("torch", "ray", "mlflow", "sklearn", "sqlalchemy", "pydantic", "rich", "numpy")
+    code = f"import sys, bhnbench.cli.main; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["methods"], ["tasks"], ["status"], ["leaderboard"], ["show", "4"]]
+)
+def test_reading_imports_nothing_heavy(home: Path, arguments: list[str]) -> None:
+    heavy = ("torch", "ray", "mlflow", "sklearn")
+    code = f"""
+import sys
+from click.testing import CliRunner
+from bhnbench.cli.main import main
+result = CliRunner().invoke(main, {arguments!r})
+assert result.exit_code == 0, result.output
+print([m for m in {heavy!r} if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_lists_and_descriptions() -> None:
+    listed = call("methods").output
+    assert "Tiny plugins" not in listed
+    assert re.search(r"constant\s+│ Methods that cost nothing", listed)
+    described = call("methods", "constant").output
+    assert "Predicts one number, whatever the data." in described
+    assert re.search(r"x\s+│ float\s+│ 0\.5\s+│ \[0, 1\]\s+│ \[0, 1\]", described)
+    content = json.loads(call("tasks", "guess", "--json").output)
+    assert content["metrics"][0] == {
+        "name": "closeness",
+        "direction": "maximize",
+        "unit": "",
+        "doc": "minus the distance to the target",
+    }
+
+
+def test_the_schema_knows_every_plugin_and_its_bounds() -> None:
+    schema = json.loads(call("schema").output)
+    variants = {v["title"]: v for v in schema["properties"]["methods"]["items"]["oneOf"][1:]}
+    assert variants["constant"]["properties"]["x"] == {
+        "type": ["number"],
+        "description": "the number",
+        "default": 0.5,
+        "minimum": 0.0,
+        "maximum": 1.0,
+    }
+    assert variants["constant"]["additionalProperties"] is False
+
+
+def test_the_ready_sweeps_fit_the_schema() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    from bhnbench.sweep.yaml_file import read_document
+
+    schema = json.loads(call("schema").output)
+    sweeps = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
+    assert sweeps
+    for path in sweeps:
+        jsonschema.validate(read_document(path).content, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"name": "x", "tasks": ["guess"], "methods": ["constnat"]}, schema)
+
+
+def test_status(home: Path) -> None:
+    content = json.loads(call("status", "--json").output)
+    assert content["left"] == 0
+    assert [study["search"]["done"] for study in content["studies"]] == [3, 0, 0]
+    assert [study["evaluate"]["done"] for study in content["studies"]] == [2, 2, 0]
+    text = call("status", "demo").output
+    assert "demo (sweep 1): complete" in text
+    assert "failed: guess / failing, seed 1 (run " in text
+    assert "diverged: loss is nan at step 3" in text
+
+
+def test_an_unknown_sweep_names_the_nearest(home: Path) -> None:
+    result = call("status", "demp")
+    assert result.exit_code == 1
+    assert result.stderr == "error: no sweep 'demp' in the ledger; did you mean 'demo'?\n"
+
+
+@pytest.mark.parametrize("command", [["status"], ["leaderboard"], ["show", "1"], ["sync"]])
+def test_reading_an_empty_home_says_so_and_makes_nothing(
+    tmp_path: Path, command: list[str]
+) -> None:
+    result = call(*command, "--home", tmp_path / "none")
+    assert result.exit_code == 1
+    assert "there is no ledger yet; start a sweep to make one" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_show_tells_how_to_repeat_a_run(home: Path) -> None:
+    text = call("show", "4").output
+    assert "constant on guess: done" in text
+    assert "bhnbench run guess constant" in text
+    assert "packages.torch" in text
+    content = json.loads(call("show", "4", "--json").output)
+    assert len(content["curve"]) == 30
+    assert call("show", content["key"][:10]).output == text
+    assert call("show", "999").exit_code == 1
+
+
+def test_the_repeat_command_gives_the_same_scores(home: Path) -> None:
+    import shlex
+
+    content = json.loads(call("show", "4", "--json").output)
+    arguments = shlex.split(content["repeat"])[1:]
+    again = json.loads(call(*arguments, "--json").output)
+    assert again["key"] == content["key"]
+
+
+def test_run_prints_scores_and_records_nothing(tmp_path: Path) -> None:
+    first = call("run", "guess", "constant", "--set", "method.x=0.2", "--seed", "3", "--json")
+    again = call("run", "guess", "constant", "--set", "method.x=0.2", "--seed", "3", "--json")
+    assert first.exit_code == 0
+    scores = json.loads(first.output)["scores"]
+    assert scores == json.loads(again.output)["scores"]
+    assert -0.12 < scores["closeness"] < -0.1
+    assert not (tmp_path / "home").exists()
+
+
+def test_run_tells_a_failure() -> None:
+    result = call("run", "guess", "failing")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the run failed: error: RuntimeError: the plugin broke")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run", "gues", "constant"], "error: no task 'gues' is installed; did you mean 'guess'?"),
+        (["run", "guess", "constnt"],
+         "error: no method 'constnt' is installed; did you mean 'constant'?"),
+        (["run", "guess", "constant", "--set", "x=1"],
+         "--set x=1: must be task.X=VALUE or method.X=VALUE"),
+        (["run", "guess", "constant", "--set", "method.x=2"],
+         "--set method.x: must be in [0, 1], but got 2"),
+        (["run", "guess", "constant", "--set", "task.targt=2"],
+         "--set task.targt: unknown field; did you mean 'target'?"),
+        (["methods", "constnt"], "error: no method 'constnt' is installed; did you mean "
+         "'constant'?"),
+        (["sweep", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["plan", "nowhere.yaml"], "nowhere.yaml: no such file"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr == f"{line}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_and_dry_run_change_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(DOCUMENT)
+    plan = json.loads(call("plan", path, "--json").output)
+    assert plan["left"] == 3 + 2 + 2 + 2
+    assert plan["expected_seconds"] is None
+    dry = call("sweep", path, "--dry-run")
+    assert dry.output == call("plan", path).output
+    assert "3 studies, 9 runs, 0 in the ledger, 9 left" in dry.output
+    assert not (tmp_path / "home").exists()
+
+
+def test_plan_knows_what_is_done_and_how_long_the_rest_takes(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    plan = json.loads(call("plan", path, "--set", "evaluate.seeds=12", "--json").output)
+    by_method = {study["method"]: study for study in plan["studies"]}
+    assert by_method["constant"]["left"] == 10
+    assert by_method["constant"]["known"] == 5
+    assert by_method["constant"]["expected_seconds"] == 10 * 2.0 / plan["slots"]
+
+
+def test_an_unknown_command_names_the_nearest() -> None:
+    result = call("swep")
+    assert result.exit_code == 2
+    assert "no command 'swep'; did you mean 'sweep'?" in result.stderr

@@ -1,0 +1,548 @@
+"""MLflow shows what the ledger knows, whatever happens to either: real MLflow on SQLite."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from bhnbench.contract import Outcome
+from bhnbench.engine.coordinator import Coordinator, Work
+from bhnbench.errors import BhnbenchError, StopRunError
+from bhnbench.ledger.ledger import Ledger
+from bhnbench.ledger.records import RunRecord, SweepRecord
+from bhnbench.runner import execute
+from bhnbench.runs import RunResult
+from bhnbench.statistics import summarize
+from bhnbench.sweep.document import read_sweep
+from bhnbench.tracking.addresses import reason, shown
+from bhnbench.tracking.client import close_client, open_client
+from bhnbench.tracking.content import Child, to_key
+from bhnbench.tracking.sync import sync
+from bhnbench.tracking.tracker import MlflowTracker
+
+pytestmark = pytest.mark.slow
+
+SEARCHED = """\
+name: demo
+tasks: [{name: guess, n_steps: 3}]
+methods: [constant]
+search: {sampler: random, trials: 3}
+evaluate: {seeds: 3}
+"""
+FIXED = """\
+name: fixed
+tasks: [guess]
+methods: [{name: constant, x: 0.5}]
+evaluate: {seeds: 2}
+"""
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new MLflow database, which takes seconds to make."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    open_client(f"sqlite:///{path}")
+    close_client(f"sqlite:///{path}")
+    return path
+
+
+@dataclass
+class Place:
+    """A ledger and an MLflow database side by side."""
+
+    folder: Path
+    ledger: Ledger
+    store: Path
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.store}"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.folder / "artifacts"
+
+    def record(self, document: str) -> SweepRecord:
+        path = self.folder / "sweep.yaml"
+        path.write_text(document)
+        return self.ledger.record_sweep(read_sweep(path))
+
+    def tracker(self, sweep: SweepRecord, uri: str | None = None) -> MlflowTracker:
+        tracker = MlflowTracker(uri or self.uri, self.artifacts, self.ledger, sweep)
+        tracker.start()
+        return tracker
+
+    def sync(self, sweep: SweepRecord, **arguments: Any) -> tuple[int, int]:
+        report = sync(self.ledger, sweep, self.uri, self.artifacts, **arguments)
+        return report.sent, report.already
+
+    def run(
+        self, sweep: SweepRecord, tracker: MlflowTracker | None = None, n_runs: int = 1000
+    ) -> None:
+        """Execute what is left, or the first ``n_runs`` of it."""
+        landed = tracker.landed if tracker else lambda study, key: None
+        coordinator = Coordinator(self.ledger, sweep, landed)
+        for _ in range(n_runs):
+            work = coordinator.next_work()
+            if work is None:
+                return
+            execute_and_land(coordinator, work)
+
+    def experiments(self) -> dict[str, Any]:
+        client = open_client(self.uri)
+        found = {e.name: e for e in client.search_experiments() if e.name != "Default"}
+        close_client(self.uri)
+        return found
+
+    def runs(self, experiment: str = "demo") -> list[Any]:
+        client = open_client(self.uri)
+        found = client.get_experiment_by_name(experiment)
+        runs = list(client.search_runs([found.experiment_id], max_results=1000))
+        close_client(self.uri)
+        return runs
+
+    def curve(self, run: Any, metric: str) -> list[tuple[int, float]]:
+        client = open_client(self.uri)
+        history = [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
+        close_client(self.uri)
+        return sorted(history)
+
+    def picture(self, experiment: str = "demo") -> list[Any]:
+        """All that MLflow shows, less what may differ between rebuilds."""
+        runs = self.runs(experiment)
+        names = {run.info.run_id: run.info.run_name for run in runs}
+        return sorted(
+            [
+                names[run.info.run_id], run.info.status, run.info.start_time, run.info.end_time,
+                run.data.params, run.data.metrics,
+                run.data.tags | {"mlflow.parentRunId": names.get(parent_of(run), "")},
+            ]
+            for run in runs
+        )  # fmt: skip
+
+
+def execute_and_land(coordinator: Coordinator, work: Work) -> None:
+    """As the engine does it, early termination included."""
+    stopped = False
+
+    def listen(so_far: RunResult) -> None:
+        nonlocal stopped
+        if work.early_termination:
+            stopped = coordinator.stops_at_rung(work, so_far)
+            if stopped:
+                raise StopRunError
+
+    result = execute(work.spec, listen=listen)
+    if not stopped:
+        coordinator.land(work, result)
+
+
+@pytest.fixture
+def place(tmp_path: Path, empty_store: Path) -> Iterator[Place]:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", create=True) as ledger:
+        yield Place(tmp_path, ledger, tmp_path / "mlflow.db")
+
+
+def parent_of(run: Any) -> str | None:
+    return run.data.tags.get("mlflow.parentRunId")
+
+
+def tag(run: Any, name: str) -> str | None:
+    return run.data.tags.get(f"bhnbench.{name}")
+
+
+def statuses(runs: list[Any]) -> dict[str, int]:
+    found = [run.info.status for run in runs]
+    return {status: found.count(status) for status in sorted(set(found))}
+
+
+def test_an_experiment_with_a_parent_a_study_and_a_child_a_run(tmp_path: Path) -> None:
+    document = """\
+name: demo
+tasks: [{name: guess, n_steps: 4}]
+methods: [constant, {name: failing, how: diverge}]
+search: {sampler: random, trials: 4, early_terminate: {type: asha, min_iter: 1, eta: 2}}
+evaluate: {seeds: 3}
+"""
+    with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", create=True) as ledger:
+        place = Place(tmp_path, ledger, tmp_path / "new" / "mlflow.db")  # made by the tracker
+        sweep = place.record(document)
+        tracker = place.tracker(sweep)
+        place.run(sweep, tracker)
+        assert tracker.close() is None
+        runs = place.runs()
+        parents = {tag(run, "method"): run for run in runs if parent_of(run) is None}
+        children = [run for run in runs if parent_of(run) is not None]
+        assert list(place.experiments()) == ["demo"]
+        assert sorted(parents) == ["constant", "failing"]
+        assert len(children) == 4 + 3 + 4
+        for child in children:
+            assert parent_of(child) == parents[tag(child, "method")].info.run_id
+        assert parents["constant"].info.status == "FINISHED"
+        assert parents["failing"].info.status == "FAILED"
+        failed = [run for run in children if tag(run, "method") == "failing"]
+        assert statuses(failed) == {"FAILED": 4}
+        assert {tag(run, "failure") for run in failed} == {"diverged"}
+        assert all("loss must be finite" in tag(run, "message") for run in failed)
+        trials = ledger.trials(sweep.studies[0].id)
+        searched = {tag(run, "trial"): run for run in children if run not in failed}
+        shown_states = {tag(r, "trial"): tag(r, "state") for r in children if r not in failed}
+        assert {str(t.number): t.state for t in trials}.items() <= shown_states.items()
+        pruned = [searched[str(t.number)] for t in trials if t.state == "pruned"]
+        assert pruned
+        assert statuses(pruned) == {"KILLED": len(pruned)}
+
+
+def test_scores_curves_cost_and_configuration_of_a_child(place: Place) -> None:
+    sweep = place.record(SEARCHED)
+    place.run(sweep)
+    place.sync(sweep)
+    (trial,) = [run for run in place.runs() if tag(run, "trial") == "1"]
+    record = place.ledger.find_runs(tag(trial, "run"))[0]
+    assert trial.info.run_name == "constant trial 1"
+    assert trial.data.params == {"x": str(record.spec.method.settings["x"])}
+    assert trial.data.metrics["validation/closeness"] == record.scores["closeness"]
+    assert trial.data.metrics["fit_seconds"] == record.cost.fit_seconds
+    assert trial.data.metrics["peak_memory_mb"] == record.cost.peak_memory_mb
+    points = [(step, m["closeness"]) for step, m in place.ledger.points(record.id)]
+    assert place.curve(trial, "closeness") == points
+    assert trial.info.start_time == int(record.started_at.timestamp() * 1000)
+    assert trial.info.end_time == int(record.finished_at.timestamp() * 1000)
+    assert tag(trial, "seed") == "0"
+    (evaluation,) = [run for run in place.runs() if tag(run, "seed") == "2"]
+    assert evaluation.info.run_name == "constant seed 2"
+    assert "test/closeness" in evaluation.data.metrics
+
+
+def test_the_parent_aggregates_the_test_scores(place: Place) -> None:
+    sweep = place.record(SEARCHED)
+    place.run(sweep)
+    place.sync(sweep)
+    runs = place.runs()
+    (parent,) = [run for run in runs if parent_of(run) is None]
+    seeds = sorted(
+        (r for r in runs if tag(r, "phase") == "evaluate"), key=lambda r: tag(r, "seed")
+    )
+    expected = summarize([run.data.metrics["test/closeness"] for run in seeds])
+    shown = {k: v for k, v in parent.data.metrics.items() if k.startswith("test/closeness/")}
+    assert shown == {
+        "test/closeness/mean": expected.mean,
+        "test/closeness/sd": expected.sd,
+        "test/closeness/low": expected.low,
+        "test/closeness/high": expected.high,
+        "test/closeness/n": 3,
+    }
+    assert parent.data.params["x"] == seeds[0].data.params["x"]
+    assert parent.data.params["task.n_steps"] == "3"
+    best = max(r.data.metrics["validation/closeness"] for r in runs if tag(r, "phase") == "search")
+    assert parent.data.metrics["validation/closeness/best"] == best
+
+
+def test_one_seed_has_no_interval(place: Place) -> None:
+    sweep = place.record(FIXED.replace("seeds: 2", "seeds: 1"))
+    place.run(sweep)
+    place.sync(sweep)
+    (parent,) = [run for run in place.runs("fixed") if parent_of(run) is None]
+    aggregates = {k for k in parent.data.metrics if k.startswith("test/")}
+    assert aggregates == {"test/closeness/mean", "test/closeness/n"}
+
+
+def test_a_resumed_sweep_goes_on_in_the_same_runs(place: Place) -> None:
+    sweep = place.record(SEARCHED)
+    tracker = place.tracker(sweep)
+    place.run(sweep, tracker, n_runs=2)
+    assert tracker.close() is None
+    before = {run.info.run_id for run in place.runs()}
+    assert statuses(place.runs()) == {"FINISHED": 2, "KILLED": 1}  # the study was interrupted
+    tracker = place.tracker(sweep)
+    place.run(sweep, tracker)
+    assert tracker.close() is None
+    runs = place.runs()
+    assert before < {run.info.run_id for run in runs}
+    assert statuses(runs) == {"FINISHED": 1 + 3 + 3}
+    assert place.sync(sweep) == (0, 7)
+
+
+def test_while_a_sweep_goes_on_its_runs_appear(place: Place) -> None:
+    sweep = place.record(SEARCHED)
+    tracker = place.tracker(sweep)
+    place.run(sweep, tracker, n_runs=1)
+    for _ in range(200):
+        time.sleep(0.1)
+        if place.experiments() and len(place.runs()) == 2:
+            break
+    try:
+        assert statuses(place.runs()) == {"FINISHED": 1, "RUNNING": 1}
+    finally:
+        tracker.close()
+
+
+def test_a_retried_failure_is_replaced(place: Place) -> None:
+    sweep = place.record(FIXED)
+    coordinator = Coordinator(place.ledger, sweep)
+    work = coordinator.next_work()
+    failure = RunResult("failed", failure="interrupted", message="the worker died")
+    coordinator.land(work, failure)
+    place.sync(sweep)
+    assert statuses(place.runs("fixed")) == {"FAILED": 1, "KILLED": 1}
+    place.run(sweep)
+    assert place.sync(sweep) == (3, 0)
+    assert statuses(place.runs("fixed")) == {"FINISHED": 3}
+    assert place.sync(sweep) == (0, 3)
+
+
+def test_a_broken_database_stops_nothing_and_is_repaired(place: Place) -> None:
+    sweep = place.record(SEARCHED)
+    tracker = place.tracker(sweep)
+    place.run(sweep, tracker, n_runs=2)
+    while not place.experiments():
+        time.sleep(0.1)
+    place.store.write_bytes(b"garbage" * 4096)
+    place.run(sweep, tracker)
+    line = tracker.close()
+    assert line is not None
+    assert line.startswith(f"MLflow at {place.uri} does not show all of sweep 'demo': ")
+    assert line.endswith("`bhnbench sync` sends what is missing")
+    assert "\n" not in line
+    with pytest.raises(BhnbenchError, match="MLflow at sqlite"):
+        place.sync(sweep)
+    place.store.unlink()
+    assert place.sync(sweep) == (7, 0)
+    assert place.sync(sweep) == (0, 7)
+
+
+def test_what_passed_by_during_an_outage_is_there_in_the_end(place: Place) -> None:
+    sweep = place.record(SEARCHED)
+    aside = place.store.rename(place.folder / "aside.db")
+    place.store.mkdir()
+    tracker = place.tracker(sweep)
+    place.run(sweep, tracker, n_runs=2)
+    time.sleep(1)
+    place.store.rmdir()
+    aside.rename(place.store)
+    place.run(sweep, tracker)
+    assert tracker.close() is None
+    assert len(place.runs()) == 7
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://somebody:s3cret%2Fword@127.0.0.1:9",
+        "postgresql+psycopg://somebody:s3cret%2Fword@127.0.0.1:9/mlflow",
+        "postgresql+psycopg://somebody@127.0.0.1:9/mlflow?password=s3cret%2Fword",
+    ],
+)
+def test_a_server_that_is_away_costs_seconds_and_no_secret(place: Place, uri: str) -> None:
+    sweep = place.record(FIXED)
+    tracker = place.tracker(sweep, uri)
+    place.run(sweep, tracker)
+    started = time.monotonic()
+    line = tracker.close()
+    assert time.monotonic() - started < 60
+    assert line is not None
+    assert "127.0.0.1:9" in line
+    assert "s3cret" not in line
+    with pytest.raises(BhnbenchError) as caught:
+        sync(place.ledger, sweep, uri, place.artifacts)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_deleted_database_is_rebuilt(place: Place) -> None:
+    sweep = place.record(SEARCHED)
+    tracker = place.tracker(sweep)
+    place.run(sweep, tracker)
+    assert tracker.close() is None
+    before = place.picture()
+    place.store.unlink()
+    assert place.sync(sweep) == (7, 0)
+    assert place.picture() == before
+
+
+def test_leftovers_of_a_killed_driver_are_adopted(place: Place) -> None:
+    sweep = place.record(SEARCHED)
+    place.run(sweep)
+    place.sync(sweep)
+    before = place.picture()
+    client = open_client(place.uri)
+    runs = {run.info.run_name: run for run in place.runs()}
+    client = open_client(place.uri)
+    half, whole, parent = (
+        runs[name] for name in ("constant trial 0", "constant trial 1", "constant on guess")
+    )
+    client.delete_tag(half.info.run_id, "bhnbench.state")  # killed before the tags came
+    client.update_run(half.info.run_id, status="RUNNING")
+    client.update_run(parent.info.run_id, status="RUNNING")
+    tags = {k: v for k, v in whole.data.tags.items() if k != "bhnbench.state"}
+    client.create_run(whole.info.experiment_id, tags=tags)  # killed after creation, sent again
+    close_client(place.uri)
+    assert place.sync(sweep) == (2, 5)
+    assert place.picture() == before
+    assert place.sync(sweep) == (0, 7)
+
+
+def test_what_was_deleted_in_the_ui_comes_back(place: Place) -> None:
+    sweep = place.record(SEARCHED)
+    place.run(sweep)
+    place.sync(sweep)
+    before = place.picture()
+    (parent,) = [run for run in place.runs() if parent_of(run) is None]
+    client = open_client(place.uri)
+    client.delete_run(parent.info.run_id)
+    close_client(place.uri)
+    place.sync(sweep)
+    assert place.picture() == before
+    client = open_client(place.uri)
+    client.delete_experiment(parent.info.experiment_id)
+    close_client(place.uri)
+    place.sync(sweep)  # the first parent comes back with the experiment: one of the two must go
+    assert place.picture() == before
+    assert place.sync(sweep) == (0, 7)
+
+
+def test_two_documents_of_one_name_share_runs_but_no_experiment(place: Place) -> None:
+    first = place.record(SEARCHED)
+    place.run(first)
+    second = place.record(SEARCHED.replace("seeds: 3", "seeds: 4"))
+    tracker = place.tracker(second)
+    place.run(second, tracker)
+    assert tracker.close() is None
+    place.sync(first)
+    named, other = sorted(place.experiments())
+    assert named == "demo"  # who comes first
+    assert other.startswith("demo-")
+    assert len(place.runs(named)) == 1 + 3 + 4
+    assert len(place.runs(other)) == 1 + 3 + 3
+
+
+def test_a_run_that_another_study_did_has_its_child(place: Place) -> None:
+    grid = SEARCHED.replace("[constant]", "[{name: constant, parameters: {x: {values: [0.5]}}}]")
+    place.run(place.record(grid))
+    again = place.record(grid.replace("name: demo", "name: again").replace("random", "grid"))
+    tracker = place.tracker(again)
+    place.run(again, tracker)
+    assert tracker.close() is None
+    (trial,) = [run for run in place.runs("again") if tag(run, "phase") == "search"]
+    assert "validation/closeness" in trial.data.metrics
+
+
+def draw(sweep: SweepRecord) -> Mapping[str, Mapping[str, Figure]]:
+    return {"guess": {"scores": Figure()}}
+
+
+def broken(sweep: SweepRecord) -> Mapping[str, Mapping[str, Figure]]:
+    raise RuntimeError("no paint")
+
+
+def test_figures_are_drawn_when_runs_have_come_in(place: Place) -> None:
+    calls = 0
+
+    def counted(sweep: SweepRecord) -> Mapping[str, Mapping[str, Figure]]:
+        nonlocal calls
+        calls += 1
+        return draw(sweep)
+
+    sweep = place.record(FIXED)
+    place.run(sweep, n_runs=1)
+    place.sync(sweep, draw=counted)
+    place.sync(sweep, draw=counted)
+    assert calls == 1
+    place.run(sweep)
+    place.sync(sweep, draw=counted)
+    assert calls == 2
+    (figure,) = place.artifacts.rglob("figures/scores.png")
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_that_fails_fails_nothing(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    sweep = place.record(FIXED)
+    place.run(sweep)
+    with caplog.at_level(logging.WARNING):
+        assert place.sync(sweep, draw=broken) == (3, 0)
+    assert "no paint" in caplog.text
+
+
+def test_importing_the_tracker_imports_no_mlflow() -> None:
+    code = (
+        "import sys, bhnbench.tracking.tracker, bhnbench.tracking.sync\n"
+        "sys.exit(bool({'mlflow', 'torch', 'ray', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_nothing_is_printed(place: Place) -> None:
+    sweep = place.record(FIXED)
+    place.run(sweep)
+    code = (
+        "from pathlib import Path\n"
+        "from bhnbench.ledger.ledger import Ledger\n"
+        "from bhnbench.tracking.sync import sync\n"
+        f"ledger = Ledger('sqlite:///{place.folder / 'ledger.db'}')\n"
+        f"store = 'sqlite:///{place.folder / 'other' / 'mlflow.db'}'\n"
+        f"sync(ledger, ledger.sweeps()[0], store, Path('{place.artifacts}'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert not Path("mlruns").exists()
+
+
+def child(place: Place, change: Callable[[RunRecord], RunRecord] = lambda run: run) -> Child:
+    sweep = place.record(FIXED)
+    place.run(sweep)
+    spec = sweep.studies[0].spec
+    return Child(
+        spec, change(place.ledger.runs([spec.run({}, "evaluate", 1).key]).popitem()[1]), None
+    )
+
+
+def test_a_learning_curve_stands_against_the_number_of_labels(place: Place) -> None:
+    tables = {"learning_curve": {"n_labels": [20, 40], "accuracy": [50.0, None]}}
+    values = child(place).metrics([(1, {"accuracy": 50.0})], tables)
+    assert ("learning_curve/accuracy", 50.0, 20) in values
+    assert ("accuracy", 50.0, 1) in values
+    assert not [value for value in values if value.step == 40]
+    by_row = {"learning_curve": {"accuracy": [50.0, 60.0], "nll": [1.0, 0.5]}}
+    values = child(place).metrics([(1, {"accuracy": 50.0})], by_row)
+    assert [v[1:] for v in values if v.name == "learning_curve/nll"] == [(1.0, 0), (0.5, 1)]
+    assert not [value for value in values if value.name == "learning_curve/accuracy"]
+
+
+def test_long_curves_are_thinned_and_sent_in_batches(place: Place) -> None:
+    sweep = place.record(FIXED)
+    coordinator = Coordinator(place.ledger, sweep)
+    work = coordinator.next_work()
+    points = [(step, {"a": float(step), "b@1": 0.0}) for step in range(1, 5001)]
+    coordinator.land(work, RunResult("done", Outcome({"closeness": -0.1}), points=points))
+    place.sync(sweep)
+    (run,) = [run for run in place.runs("fixed") if parent_of(run) is not None]
+    curve = place.curve(run, "a")
+    assert len(curve) == 1001
+    assert curve[-1] == (5000, 5000.0)
+    assert "b_1" in run.data.metrics
+
+
+def test_names_that_mlflow_refuses_are_changed() -> None:
+    assert to_key("accuracy@1 %") == "accuracy_1 _"
+    assert to_key("/a//../b") == "a/b"
+    assert to_key("@") == "_"
+    assert to_key("..") == "_"
+
+
+def test_what_is_said_of_an_address_holds_no_secret() -> None:
+    assert shown("databricks") == "databricks"
+    assert shown("https://u:pass@host/x?token=abcdef") == "https://u:***@host/x"
+    error = RuntimeError("cannot reach https://u:pass@host/x?token=abcdef (pass, abcdef)\nmore")
+    told = reason(error, "https://u:pass@host/x?token=abcdef")
+    assert told == "cannot reach https://***@host/x (***, ***)"
+    assert reason(ValueError(), "databricks") == "ValueError"
