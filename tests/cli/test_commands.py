@@ -58,12 +58,11 @@ def home(tmp_path: Path) -> Path:
 def test_every_command_has_help_and_stands_in_the_readme() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     overview = call("--help").output
-    for name, (_, summary) in COMMANDS.items():
+    for name in COMMANDS:
         result = call(name, "--help")
         assert result.exit_code == 0
         assert f"  {name} " in overview
         assert f"bhnbench {name}" in readme, name
-        assert summary.removesuffix(".").split()[0] in result.output
 
 
 def test_help_imports_next_to_nothing() -> None:

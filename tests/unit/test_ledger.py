@@ -173,9 +173,11 @@ def test_a_wrong_address_does_not_tell_the_password(address: str) -> None:
 def test_opening_a_ledger_of_this_version_imports_no_alembic(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'ledger.db'}"
     Ledger(address, create=True).close()
-    code = (
-        "import sys; from bhnbench.ledger.ledger import Ledger; "
-        f"Ledger({address!r}).close(); print([m for m in ('alembic', 'torch') if m in sys.modules])"
-    )
+    code = f"""
+import sys
+from bhnbench.ledger.ledger import Ledger
+Ledger({address!r}).close()
+print([m for m in ("alembic", "torch") if m in sys.modules])
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
