@@ -162,6 +162,9 @@ class Task(ABC):
         """Digest of the data read from outside; part of the run's key. Must not load them."""
         return ""
 
+    def prepare(self) -> None:  # noqa: B027 - nothing to do is the ordinary case
+        """Fetch and check the data, once, before a sweep hands out runs of this task."""
+
     @abstractmethod
     def evaluate(
         self,

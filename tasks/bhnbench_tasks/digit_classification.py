@@ -22,7 +22,14 @@ from bhnbench.contract import (
 from bhnbench.likelihoods import Categorical
 from bhnbench.metrics import ACCURACY, BRIER, ECE, NLL
 from bhnbench.space import Int, setting
-from bhnbench_tasks.datasets import NAMES, Dataset, data_digest, load_dataset, n_train_rows
+from bhnbench_tasks.datasets import (
+    NAMES,
+    Dataset,
+    data_digest,
+    load_dataset,
+    n_train_rows,
+    prepare_dataset,
+)
 from bhnbench_tasks.networks import mlp
 from bhnbench_tasks.streams import spawn
 
@@ -66,6 +73,10 @@ class DigitClassification(Task):
     def data_digest(self) -> str:
         """Digest of the data set."""
         return data_digest(self.dataset)
+
+    def prepare(self) -> None:
+        """Fetch and check the data set."""
+        prepare_dataset(self.dataset)
 
     def evaluate(
         self,

@@ -42,9 +42,11 @@ def sweep(file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, ho
     from bhnbench.sweep.document import read_sweep
 
     document = read_sweep(file, overrides)
+    statuses = _plan(document, home)
     if dry_run:
-        _print_plan(document, home, as_json=as_json)
+        _print_plan(document, statuses, as_json=as_json)
         return
+    _prepare_tasks(statuses)
     from bhnbench.cli.progress import Progress
     from bhnbench.driver import drive
     from bhnbench.ledger.ledger import Ledger
@@ -95,19 +97,30 @@ def plan(file: Path, overrides: Sequence[str], as_json: bool, home: Home) -> Non
     """Show what the sweep in FILE would run, what is known already, and how long it may take."""
     from bhnbench.sweep.document import read_sweep
 
-    _print_plan(read_sweep(file, overrides), home, as_json=as_json)
+    document = read_sweep(file, overrides)
+    _print_plan(document, _plan(document, home), as_json=as_json)
 
 
-def _print_plan(document: Sweep, home: Home, *, as_json: bool) -> None:
+def _plan(document: Sweep, home: Home) -> list[StudyStatus]:
     from bhnbench.ledger.ledger import Ledger
     from bhnbench.sweep.plan import plan_sweep
 
-    missing = home.ledger.startswith("sqlite") and not (home.folder / "ledger.db").exists()
-    if missing and "BHNBENCH_LEDGER" not in os.environ:
-        statuses = plan_sweep(document, None)
-    else:
-        with Ledger(home.ledger) as ledger:
-            statuses = plan_sweep(document, ledger)
+    if not home.has_ledger:
+        return plan_sweep(document, None)
+    with Ledger(home.ledger) as ledger:
+        return plan_sweep(document, ledger)
+
+
+def _prepare_tasks(statuses: Sequence[StudyStatus]) -> None:
+    """Have the data in place before anything is written or started."""
+    from bhnbench.runner import load_task
+
+    left = [status.study for status in statuses if status.n_left]
+    for task in {study.labels[0]: study.task for study in left}.values():
+        load_task(task).prepare()
+
+
+def _print_plan(document: Sweep, statuses: Sequence[StudyStatus], *, as_json: bool) -> None:
     slots = max(1, (os.cpu_count() or 1) // document.resources.cpu)
     if as_json:
         print_json(_plan_content(document, statuses, slots))

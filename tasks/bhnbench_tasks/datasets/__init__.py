@@ -8,7 +8,7 @@ from bhnbench.space import Choice
 from bhnbench_tasks.datasets import digits, mnist
 from bhnbench_tasks.datasets.dataset import Dataset
 
-__all__ = ["NAMES", "Dataset", "data_digest", "load_dataset", "n_train_rows"]
+__all__ = ["NAMES", "Dataset", "data_digest", "load_dataset", "n_train_rows", "prepare_dataset"]
 
 _SOURCES = {"digits": digits.SOURCE, "mnist": mnist.SOURCE}
 NAMES = Choice(*_SOURCES)
@@ -22,6 +22,15 @@ def load_dataset(name: str) -> Dataset:
         DataError: its files are missing, or are not what they should be.
     """
     return _SOURCES[name].load()
+
+
+def prepare_dataset(name: str) -> None:
+    """Fetch and check every file of the data set.
+
+    Raises:
+        DataError: a file cannot be had, or is not what it should be.
+    """
+    _SOURCES[name].prepare()
 
 
 def data_digest(name: str) -> str:

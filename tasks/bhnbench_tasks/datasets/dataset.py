@@ -15,6 +15,7 @@ class Source:
     digest: str
     n_train: int
     load: Callable[[], Dataset]
+    prepare: Callable[[], object]  # fetches and checks every file
 
 
 @dataclass(frozen=True)

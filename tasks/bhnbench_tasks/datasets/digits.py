@@ -67,4 +67,4 @@ def _check(splits: list[Split]) -> None:
         )
 
 
-SOURCE = Source(DIGEST, N_TRAIN, load)
+SOURCE = Source(DIGEST, N_TRAIN, load, prepare=_splits)

@@ -71,4 +71,9 @@ def _read_split(part: str) -> Split:
     )
 
 
-SOURCE = Source(DIGEST, N_TRAIN, load)
+def _prepare() -> None:
+    for file in FILES.values():
+        read(file, MIRRORS)
+
+
+SOURCE = Source(DIGEST, N_TRAIN, load, prepare=_prepare)
