@@ -449,7 +449,9 @@ def test_the_terminal_table_fits_and_is_plain_when_piped(small, monkeypatch, wid
     ]
 
 
-def test_many_metrics_go_below_one_another(small, monkeypatch):
+@pytest.mark.parametrize("width", [60, 80, 81, 100])
+def test_many_metrics_go_below_one_another(small, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
     names = [f"quite_a_long_metric_{i}" for i in range(8)]
     (table,) = small.tables
     rows = [replace(r, metrics=r.metrics | dict.fromkeys(names, r.score)) for r in table.rows]

@@ -15,7 +15,8 @@ from bhnbench.leaderboard.exports import to_csv, to_json
 from bhnbench.leaderboard.wording import Column
 
 MAX_WIDTH = 100
-GAP = 2  # between columns
+PADDING = 2  # right of a cell
+GAP = PADDING + 1  # between columns: rich puts one more blank
 
 
 def render(board: Leaderboard, format_: str = "table") -> str:
@@ -79,7 +80,7 @@ def _grid(columns: Sequence[Column], width: int) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, GAP, 0, 0), pad_edge=False, show_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, PADDING, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
         grid.add_column(
             column.title, justify="left" if column.is_text else "right", overflow="fold"
