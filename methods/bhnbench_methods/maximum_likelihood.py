@@ -1,0 +1,57 @@
+"""Maximum likelihood: one network, point estimate of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from bhnbench.contract import Predictive, Problem, Report
+from bhnbench.space import Float, hyperparameter
+from bhnbench_methods.fitting import TrainedMethod, fit_models
+from bhnbench_methods.models import PointModel
+from bhnbench_methods.training import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaximumLikelihood(TrainedMethod):
+    r"""One network trained on the log-likelihood: the baseline that every other method extends.
+
+    Use it to see what the posterior buys: it has the cost of one network and no epistemic
+    uncertainty, so all its samples are equal. It minimises, with Adam,
+
+    .. math:: -\frac1N \sum_i \log p(y_i | x_i, w) + \frac{\alpha}{2N} |w|^2
+
+    ``weight_decay`` :math:`\alpha` is the precision of a Gaussian prior on the weights of Linear
+    and Conv layers: 0 is maximum likelihood, more is maximum a posteriori (MAP). It is in units
+    of the prior, not of the mean loss, so that it fades as data come in.
+
+    Source: MacKay (1992), "A practical Bayesian framework for backpropagation networks".
+    """
+
+    weight_decay: float = hyperparameter(
+        0.0,
+        "precision of the Gaussian prior on the weights; 0 is maximum likelihood",
+        valid=Float(0, 1e6),
+        search=Float(1e-2, 10, log=True),
+    )
+
+    def fit_many(
+        self,
+        problems: Sequence[Problem],
+        *,
+        rngs: Sequence[torch.Generator],
+        reports: Sequence[Report],
+        warm_starts: Sequence[Predictive | None],
+    ) -> list[Predictive]:
+        """Train the networks of all replicas as one computation."""
+        models = fit_models(
+            lambda problem: PointModel(problem, self.weight_decay),
+            problems,
+            rngs=rngs,
+            reports=reports,
+            warm_starts=[[start] for start in warm_starts],
+            recipe=Recipe(learning_rate=self.learning_rate, lr_decay=self.lr_decay),
+        )
+        return [members[0] for members in models]
