@@ -53,32 +53,33 @@ def drive(
     tracker = MlflowTracker(home.tracking_uri, home.artifacts, ledger, record, draw)
     tracker.start()
 
+    executed: list[str] = []
+
     def landed(study: int, key: str) -> None:
+        executed.append(key)
         on_landed(study, key)
         tracker.landed(study, key)
 
     interrupted = False
-    n_executed = 0
     try:
-        n_executed = _execute(sweep, home, ledger, record, landed)
+        _execute(sweep, home, ledger, record, landed)
         ledger.finish_sweep(record.id)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         ledger.release_runs()
         problem = tracker.close()
-    return SweepEnd(record, n_executed, interrupted, problem)
+    return SweepEnd(record, len(executed), interrupted, problem)
 
 
 def _execute(
     sweep: Sweep, home: Home, ledger: Ledger, record: SweepRecord, landed: OnLanded
-) -> int:
+) -> None:
     statuses = study_statuses(ledger, record.studies, record.n_seeds)
     if not any(status.n_left for status in statuses):
-        return 0  # no need to start a cluster
+        return  # no need to start a cluster
     from bhnbench.engine.coordinator import Coordinator
     from bhnbench.engine.sweep import run_to_the_end
 
     coordinator = Coordinator(ledger, record, landed)
     run_to_the_end(coordinator, sweep.resources, home.checkpoints)
-    return coordinator.n_executed

@@ -75,14 +75,14 @@ class Progress:
         if self._record is None:
             return "starting"
         statuses = study_statuses(self._ledger, self._record.studies, self._record.n_seeds)
-        return progress_table(statuses, self._headline(statuses))
+        return progress_table(statuses, self._headline())
 
-    def _headline(self, statuses: list[StudyStatus]) -> str:
-        left = sum(status.n_left for status in statuses)
+    def _headline(self) -> str:
+        left = max(self._n_planned - self._n_landed, 0)
         name = self._record.name if self._record else ""
         elapsed = time.monotonic() - self._started
         rest = duration(elapsed / self._n_landed * left) if self._n_landed else "?"
-        done = f"{self._n_landed} of {self._n_landed + left} runs"
+        done = f"{self._n_landed} of {self._n_planned} runs"
         return f"{name}: {done}, {duration(elapsed)} so far, about {rest} left"
 
 
@@ -104,14 +104,14 @@ def progress_table(statuses: list[StudyStatus], title: str) -> Table:
     for heading in ("search", "evaluate", "running", "stopped", "failed", "best", "time"):
         table.add_column(heading, justify="right")
     for status in statuses:
-        settled = sum(trial.settled for trial in status.trials)
+        ended = sum(trial.state != "running" for trial in status.trials)
         running = status.count("running", phase="search") + status.count(
             "running", phase="evaluate"
         )
         best = status.best.value if status.best else None
         table.add_row(
             *status.study.labels,
-            f"{settled}/{status.n_trials}" if status.n_trials else "none",
+            f"{ended}/{status.n_trials}" if status.n_trials else "none",
             f"{status.count('done', phase='evaluate')}/{status.n_seeds}",
             str(running or ""),
             str(status.count("pruned", phase="search") or ""),

@@ -49,7 +49,6 @@ class Coordinator:
             for position, record in enumerate(sweep.studies)
         ]
         self._busy: set[str] = set()
-        self.n_executed = 0
 
     def __reduce__(self) -> tuple[type[Coordinator], tuple[()]]:
         """Tune pickles what it is given, for a restore that we never use: the ledger remembers."""
@@ -87,7 +86,6 @@ class Coordinator:
         self._ledger.finish_run(work.spec, result, work.trial, value)
         self._busy.discard(work.spec.key)
         study.n_busy -= 1
-        self.n_executed += 1
         if work.trial is not None:
             study.take_in(work.trial, result, value)
         self._on_landed(work.study, work.spec.key)
