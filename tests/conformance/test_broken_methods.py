@@ -208,6 +208,13 @@ class Thawed(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchesElsewhere(Honest):
+    """Its search never meets its default."""
+
+    rate: float = hyperparameter(0.0, "a rate", valid=Float(0, 1), search=Float(0.1, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchesTooFar(Honest):
     rate: float = hyperparameter(0.5, "a rate", valid=Float(0, 1), search=Float(0, 2))
 
@@ -231,6 +238,7 @@ BLOBS, LINE, IMAGES = ({"kind": kind} for kind in KINDS)
 DOUBLE = IMAGES | {"dtype": torch.float64}
 BROKEN = [
     (Thawed, "is_declared_well", {}, "frozen=True"),
+    (SearchesElsewhere, "is_declared_well", {}, "rate: its default must lie in the search space"),
     (SearchesTooFar, "is_declared_well", {}, r"rate: search \[0, 2\] must lie within valid"),
     (BadDefault, "is_declared_well", {}, "rate: its default must be in"),
     (Undocumented, "is_declared_well", {}, "rate must say what it means"),

@@ -43,6 +43,9 @@ def _mistakes(field: Field) -> list[str]:
         field.check(field.default)
     except ValueError as error:
         found.append(f"{field.name}: its default {error}")
+    if field.search is not None and not field.search.contains(field.default):
+        rule = f"must lie in the search space {field.search}, but is {field.default}"
+        found.append(f"{field.name}: its default {rule}; trial 0 of every study is the defaults")
     for value in ends_of(field.search):
         try:
             field.check(value)
