@@ -20,20 +20,20 @@ from bhnbench_methods.training import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class BayesianHypernet(TrainedMethod):
-    r"""A posterior over the gain of every unit, as expressive as the flow that makes it.
+    """A posterior over the gain of every unit, as expressive as the flow that makes it.
 
     Use it for a posterior with dependence between layers and several modes at little more than
-    the cost of one network. Unit :math:`j` has weights :math:`g_j v_j / |v_j|`; only the gains
-    are random, :math:`g = h(\epsilon)` with :math:`\epsilon \sim N(0, I)`, and one flow makes the
-    gains of all layers together. Directions :math:`v` and biases are point estimates. It
-    minimises, with one :math:`\epsilon` a minibatch,
+    the cost of one network. Unit ``j`` has weights ``g_j v_j / |v_j|``; only the gains are
+    random, ``g = h(eps)`` with ``eps ~ N(0, I)``, and one flow makes the gains of all layers
+    together. Directions ``v`` and biases are point estimates. It minimises, with one ``eps`` a
+    minibatch,
 
-    .. math:: -\frac1N \sum_i \log p(y_i | x_i, g) + \frac1N \mathrm{KL},\quad \mathrm{KL}
-        = E[\log N(\epsilon) - \log |\det dh/d\epsilon| - \log N(g; 0, 1/\lambda)]
+        -1/N sum_i log p(y_i | x_i, g) + KL / N
+        KL = E[log N(eps) - log |det dh/deps| - log N(g; 0, 1/prior_precision)]
 
     ``flow`` is ``affine`` (a factorised Gaussian: Bayes by backprop on the gains), ``realnvp`` or
     ``iaf``; the last two put ``n_coupling_layers`` blocks of ``width`` hidden units after the
-    affine map. ``prior_precision`` is :math:`\lambda`. The flow's output is added to the gains of
+    affine map. The flow's output is added to the gains of
     the network's own initialisation and starts at zero with standard deviation ``initial_sd``.
 
     Source: Krueger, Huang, Islam, Turner, Lacoste and Courville (2017), "Bayesian

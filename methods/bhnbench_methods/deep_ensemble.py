@@ -17,17 +17,17 @@ from bhnbench_methods.training import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class DeepEnsemble(TrainedMethod):
-    r"""Networks that differ in initialisation and order of the data, trained as one computation.
+    """Networks that differ in initialisation and order of the data, trained as one computation.
 
     Use it as the strong and simple reference for uncertainty, at ``n_members`` times the cost of
     one network. Every member sees all data (no bagging) and keeps its own best epoch; the
     prediction is the equal mixture (section 2.4 of the paper)
 
-    .. math:: p(y | x) = \frac1M \sum_m p(y | x, w_m)
+        p(y | x) = 1/M sum_m p(y | x, w_m)
 
     Posterior sample ``i`` is member ``i mod n_members``, so that the samples are exactly that
     mixture whenever their number is a multiple of ``n_members``. The paper's adversarial
-    training is left out; its own figures show little gain from it beyond images.
+    training is left out.
 
     Source: Lakshminarayanan, Pritzel and Blundell (2017), "Simple and scalable predictive
     uncertainty estimation using deep ensembles", https://arxiv.org/abs/1612.01474.
@@ -38,7 +38,7 @@ class DeepEnsemble(TrainedMethod):
         0.0,
         "precision of the Gaussian prior on the weights; 0 is maximum likelihood",
         valid=Float(0, 1e6),
-        search=Float(1e-2, 10, log=True),
+        search=Float(0, 1),
     )
 
     def fit_many(

@@ -16,14 +16,14 @@ from bhnbench_methods.training import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class MaximumLikelihood(TrainedMethod):
-    r"""One network trained on the log-likelihood: the baseline that every other method extends.
+    """One network trained on the log-likelihood: the baseline that every other method extends.
 
     Use it to see what the posterior buys: it has the cost of one network and no epistemic
     uncertainty, so all its samples are equal. It minimises, with Adam,
 
-    .. math:: -\frac1N \sum_i \log p(y_i | x_i, w) + \frac{\alpha}{2N} |w|^2
+        -1/N sum_i log p(y_i | x_i, w) + weight_decay / (2 N) |w|^2
 
-    ``weight_decay`` :math:`\alpha` is the precision of a Gaussian prior on the weights of Linear
+    ``weight_decay`` is the precision of a Gaussian prior on the weights of Linear
     and Conv layers: 0 is maximum likelihood, more is maximum a posteriori (MAP). It is in units
     of the prior, not of the mean loss, so that it fades as data come in.
 
@@ -34,7 +34,7 @@ class MaximumLikelihood(TrainedMethod):
         0.0,
         "precision of the Gaussian prior on the weights; 0 is maximum likelihood",
         valid=Float(0, 1e6),
-        search=Float(1e-2, 10, log=True),
+        search=Float(0, 1),
     )
 
     def fit_many(

@@ -25,12 +25,12 @@ from bhnbench_methods.training import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class MCDropout(TrainedMethod):
-    r"""Dropout on hidden activations, in training and in prediction: a variational posterior.
+    """Dropout on hidden activations, in training and in prediction: a variational posterior.
 
     Use it for cheap uncertainty on top of any network with at least two Linear or Conv layers.
-    Each of them but the first gets the input :math:`h \odot z / (1 - p)` with
-    :math:`z \sim \mathrm{Bernoulli}(1 - p)`; the network's own inputs are never dropped. ``rate``
-    is :math:`p`; ``weight_decay`` is the precision of the Gaussian prior on the weights.
+    Each of them but the first gets the input ``h * z / (1 - rate)`` with ``z ~ Bernoulli(1 -
+    rate)``, element by element; the network's own inputs are never dropped. ``weight_decay`` is
+    the precision of the Gaussian prior on the weights.
 
     In training every example has a mask of its own. A posterior sample is one mask, the same for
     all inputs ("consistent" dropout, Kirsch et al., 2019): a sample is then a function, as it is
@@ -50,7 +50,7 @@ class MCDropout(TrainedMethod):
         0.0,
         "precision of the Gaussian prior on the weights",
         valid=Float(0, 1e6),
-        search=Float(1e-2, 10, log=True),
+        search=Float(0, 1),
     )
 
     def fit_many(
@@ -93,10 +93,12 @@ class _DropoutModel(Model):
         self.n_gates = sum(prod(shape) for shape in self.shapes)
         self.n_activations = found.n_activations
         self.rate, self.weight_decay = rate, weight_decay
+        self.dtype = next(network.parameters()).dtype  # inputs may be integers
 
     def draw_noise(self, inputs: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Which activations each example keeps, ``(n, n_gates)``."""
-        return inputs.new_empty(len(inputs), self.n_gates).bernoulli_(1 - self.rate, generator=rng)
+        masks = inputs.new_empty(len(inputs), self.n_gates, dtype=self.dtype)
+        return masks.bernoulli_(1 - self.rate, generator=rng)
 
     def forward(self, inputs: torch.Tensor, noise: torch.Tensor) -> Forward:
         """Outputs under one mask an example, and negative log prior."""
@@ -107,7 +109,7 @@ class _DropoutModel(Model):
         self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
     ) -> torch.Tensor:
         """Outputs under one mask a sample; a mask is a draw of its own, whatever the chunks."""
-        masks = torch.empty(n_samples, self.n_gates, dtype=inputs.dtype)
+        masks = torch.empty(n_samples, self.n_gates, dtype=self.dtype)
         for mask in masks:
             mask.bernoulli_(1 - self.rate, generator=rng)
         masks = masks.to(inputs.device)
