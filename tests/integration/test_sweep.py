@@ -273,3 +273,23 @@ def test_the_ledger_may_be_postgresql(
     first = bhnbench("sweep", path)
     assert bhnbench("sweep", path) == first
     assert executions(tmp_path) == 12
+
+
+def test_a_sweep_finishes_without_mlflow_and_sync_repairs_it(tmp_path: Path) -> None:
+    path = demo(tmp_path)
+    database = Path(os.environ["BHNBENCH_HOME"]) / "mlflow.db"
+    database.parent.mkdir()
+    database.write_text("this is no database" * 1000)
+    command = [*BHNBENCH, "sweep", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "bhnbench sync" in done.stderr
+    assert "Traceback" not in done.stderr
+    refused = subprocess.run(
+        [*BHNBENCH, "sync"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    database.unlink()
+    assert "14 sent, 0 there already" in bhnbench("sync")  # two studies, twelve runs
+    assert "0 sent, 14 there already" in bhnbench("sync")
