@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from bhnbench.home import Home
 from bhnbench.leaderboard.plots import draw_figures
 from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import SweepRecord
-from bhnbench.status import StudyStatus, study_statuses
 from bhnbench.sweep.document import Sweep
 from bhnbench.tracking.tracker import MlflowTracker
 
-OnLanded = Callable[[int, str], None]
-"""Hears (study's position in the sweep, run's key) when a result is in the ledger."""
+
+class Listener(Protocol):
+    """Hears how a sweep gets on."""
+
+    def started(self, ledger: Ledger, record: SweepRecord) -> None:
+        """The sweep is in the ledger, and its first runs are about to be handed out."""
+
+    def landed(self, position: int, key: str) -> None:
+        """A run of the study at ``position`` of the sweep is in the ledger."""
 
 
 @dataclass(frozen=True)
@@ -27,59 +34,51 @@ class SweepEnd:
     interrupted: bool
     tracking_problem: str | None  # one line, or None
 
-    def statuses(self, ledger: Ledger) -> list[StudyStatus]:
-        """Where its studies stand now."""
-        return study_statuses(ledger, self.record.studies, self.record.n_seeds)
 
+def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) -> SweepEnd:
+    """Run what is left of a sweep. Nothing is written before the cluster is known to fit it.
 
-def drive(
-    sweep: Sweep,
-    home: Home,
-    ledger: Ledger,
-    *,
-    on_started: Callable[[SweepRecord], None],
-    on_landed: OnLanded,
-) -> SweepEnd:
-    """Run what is left of a sweep, in a home that is locked.
+    Args:
+        sweep: what to run.
+        home: where ledger and tracker are; locked meanwhile.
+        listener: hears what happens, in this thread.
+        anything_left: without it no cluster is started, and only the records are brought up
+            to date.
 
     Raises:
         ResourceError: the cluster can never satisfy the request of a run.
-        LedgerError: the ledger no longer takes what is found.
+        LedgerError: the ledger cannot be opened, or no longer takes what is found.
     """
-    ledger.release_runs()
-    record = ledger.record_sweep(sweep)
-    on_started(record)
-    draw = partial(draw_figures, ledger)
-    tracker = MlflowTracker(home.tracking_uri, home.artifacts, ledger, record, draw)
-    tracker.start()
-
-    executed: list[str] = []
-
-    def landed(study: int, key: str) -> None:
-        executed.append(key)
-        on_landed(study, key)
-        tracker.landed(study, key)
-
-    interrupted = False
-    try:
-        _execute(sweep, home, ledger, record, landed)
-        ledger.finish_sweep(record.id)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        ledger.release_runs()
-        problem = tracker.close()
-    return SweepEnd(record, len(executed), interrupted, problem)
-
-
-def _execute(
-    sweep: Sweep, home: Home, ledger: Ledger, record: SweepRecord, landed: OnLanded
-) -> None:
-    statuses = study_statuses(ledger, record.studies, record.n_seeds)
-    if not any(status.n_left for status in statuses):
-        return  # no need to start a cluster
+    # All imports come first: one that Ctrl-C breaks off may leave its lock behind.
     from bhnbench.engine.coordinator import Coordinator
-    from bhnbench.engine.sweep import run_to_the_end
+    from bhnbench.engine.sweep import open_cluster, run_to_the_end
 
-    coordinator = Coordinator(ledger, record, landed)
-    run_to_the_end(coordinator, sweep.resources, home.checkpoints)
+    with ExitStack() as stack:
+        slots = stack.enter_context(open_cluster(sweep.resources)) if anything_left else 0
+        stack.enter_context(home.locked())
+        ledger = stack.enter_context(Ledger(home.ledger, create=True))
+        ledger.release_runs()
+        record = ledger.record_sweep(sweep)
+        listener.started(ledger, record)
+        draw = partial(draw_figures, ledger)
+        tracker = MlflowTracker(home.tracking_uri, home.artifacts, ledger, record, draw)
+        tracker.start()
+        executed: list[str] = []
+
+        def landed(position: int, key: str) -> None:
+            executed.append(key)
+            listener.landed(position, key)
+            tracker.landed(position, key)
+
+        interrupted = False
+        try:
+            if slots:
+                coordinator = Coordinator(ledger, record, landed)
+                run_to_the_end(coordinator, sweep.resources, slots, home.checkpoints)
+            ledger.finish_sweep(record.id)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            ledger.release_runs()
+            problem = tracker.close()
+    return SweepEnd(record, len(executed), interrupted, problem)

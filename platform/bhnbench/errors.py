@@ -7,6 +7,7 @@
     ├── UnknownPluginError        exit code 2: no such method or task is installed
     ├── ResourceError             the cluster can never satisfy the request
     ├── LedgerError               the ledger cannot be opened or is of another version
+    │   └── NoLedgerError         it is not there yet, or an older one: a sweep makes it
     ├── DataError                 a data set is missing, or not what it should be
     └── RunError                  ends one run; the others go on
         ├── DivergedError         a loss or an output is no longer finite
@@ -51,6 +52,10 @@ class ResourceError(BhnbenchError):
 
 class LedgerError(BhnbenchError):
     """The ledger cannot be opened, or was written by another version."""
+
+
+class NoLedgerError(LedgerError):
+    """There is no ledger of this version yet; a sweep makes it, or brings it up to date."""
 
 
 class DataError(BhnbenchError):

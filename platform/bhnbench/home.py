@@ -32,11 +32,6 @@ class Home:
         return os.environ.get("BHNBENCH_LEDGER") or default
 
     @property
-    def has_ledger(self) -> bool:
-        """Whether there may be a ledger to read; a remote one is taken to be there."""
-        return "BHNBENCH_LEDGER" in os.environ or (self.folder / "ledger.db").exists()
-
-    @property
     def tracking_uri(self) -> str:
         """URI of MLflow's store or server; may hold a password, so it is never printed."""
         default = f"sqlite:///{self.folder / 'mlflow.db'}"

@@ -68,8 +68,9 @@ def load_target(kind: Kind, target: str) -> type:
     module, _, attribute = target.partition(":")
     try:
         plugin = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ContractError(f"{kind} {target}: cannot be imported: {error}") from error
+    except Exception as error:  # a module may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ContractError(f"{kind} {target}: cannot be imported: {reason}") from error
     base = Method if kind == "method" else Task
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise ContractError(f"{kind} {target}: must be a subclass of {base.__qualname__}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import operator
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,21 +15,23 @@ from bhnbench.clock import Clock
 from bhnbench.contract import Method, Outcome, Predictive, Problem, Report, Split, Task
 from bhnbench.errors import (
     BhnbenchError,
-    ContractError,
     DivergedError,
     StopRunError,
     UnsupportedError,
 )  # fmt: skip
 from bhnbench.memory import PeakMemory
+from bhnbench.outcomes import checked_outcome, plain_metrics
 from bhnbench.plugins import load_target
 from bhnbench.provenance import provenance_of
-from bhnbench.runs import Cost, Failure, Point, RunResult, RunState
+from bhnbench.runs import FINAL_FAILURES, Cost, Failure, Point, RunResult, RunState
 from bhnbench.seeds import make_rng
 from bhnbench.specs import PluginSpec, RunSpec
 
 if TYPE_CHECKING:
     import torch
 
+Listen = Callable[[Sequence[Point], Callable[[], RunResult]], None]
+"""Hears the reports so far, and can ask for all that is known of the run at this point."""
 CHECKPOINT_SECONDS = 5.0  # progress newer than this is cheaper to redo than to write
 
 
@@ -45,7 +48,7 @@ def load_method(spec: PluginSpec) -> Method:
 def execute(
     spec: RunSpec,
     *,
-    listen: Callable[[RunResult], None] | None = None,
+    listen: Listen | None = None,
     checkpoint_path: Path | None = None,
     n_threads: int = 1,
     device: str = "cpu",
@@ -54,7 +57,7 @@ def execute(
 
     Args:
         spec: what to run.
-        listen: hears how far the run is at each report; may raise ``StopRunError`` to end it.
+        listen: hears each report; may raise ``StopRunError`` to end the run.
         checkpoint_path: where a long task keeps its progress; removed when the run is done.
         n_threads: torch threads.
         device: where the problem's tensors go.
@@ -66,12 +69,14 @@ def execute(
     try:
         result = run.snapshot("done", outcome=run.evaluate())
     except StopRunError:
-        return run.snapshot("pruned")
+        result = run.snapshot("pruned")
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may even call sys.exit
-        return run.snapshot("failed", failure=classify(error), message=_describe(error))
-    if checkpoint_path is not None:
+        result = run.snapshot("failed", failure=classify(error), message=describe(error))
+    if checkpoint_path is not None and (
+        result.state != "failed" or result.failure in FINAL_FAILURES
+    ):
         checkpoint_path.unlink(missing_ok=True)
     return result
 
@@ -82,7 +87,7 @@ class _Run:
     def __init__(
         self,
         spec: RunSpec,
-        listen: Callable[[RunResult], None] | None,
+        listen: Listen | None,
         checkpoint_path: Path | None,
         device: str,
         n_threads: int,
@@ -108,7 +113,7 @@ class _Run:
             report=self.report,
             checkpoint=_FileCheckpoint(self, rng),
         )
-        return _checked(outcome, task)
+        return checked_outcome(outcome, task)
 
     def fit(
         self,
@@ -133,10 +138,10 @@ class _Run:
         return predictive if self._device == "cpu" else _OnDevice(predictive, self._device)
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.points.append((step, {name: float(value) for name, value in metrics.items()}))
+        self.points.append((operator.index(step), plain_metrics(metrics)))
         if self._listen is not None:
             with self.clock.paused():
-                self._listen(self.snapshot("running"))
+                self._listen(self.points, partial(self.snapshot, "running"))
 
     def snapshot(
         self,
@@ -174,11 +179,11 @@ class _FileCheckpoint:
             return None
         try:
             content = torch.load(path, weights_only=False)  # our own file, below our own home
+            if content["key"] != self._run.spec.key:
+                return None
+            self._rng.set_state(content["rng"])
         except Exception:  # a torn or foreign file: the run starts afresh
             return None
-        if content["key"] != self._run.spec.key:
-            return None
-        self._rng.set_state(content["rng"])
         self._run.points[:] = content["points"]
         self._run.clock.go_on_from(content["fit_seconds"], content["score_seconds"])
         self._run.n_fits = content["n_fits"]
@@ -232,27 +237,6 @@ class _OnDevice:
         return self.inner.sample(inputs.to(self.device), n_samples, rng=rng).to(inputs.device)
 
 
-def _checked(outcome: Outcome, task: Task) -> Outcome:
-    """The outcome, if it holds what the task promised."""
-    names = [metric.name for metric in task.metrics]
-    missing = set(names) - set(outcome.scores)
-    extra = set(outcome.scores) - set(names)
-    if missing or extra:
-        raise ContractError(
-            f"scores must be exactly {', '.join(names)}, but "
-            + "; ".join(
-                f"{', '.join(sorted(found))} {what}"
-                for found, what in ((missing, "missing"), (extra, "not declared"))
-                if found
-            )
-        )
-    scores = {name: float(outcome.scores[name]) for name in names}
-    for name, value in scores.items():
-        if not math.isfinite(value):
-            raise DivergedError(f"score {name} must be finite, but got {value}")
-    return Outcome(scores, outcome.tables)
-
-
 def classify(error: BaseException) -> Failure:
     """The class of a failure."""
     if isinstance(error, DivergedError):
@@ -266,9 +250,9 @@ def classify(error: BaseException) -> Failure:
     return "error"
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """One line: what happened and where."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).replace("\0", "").split()).encode(errors="replace").decode()
     if isinstance(error, BhnbenchError):
         return text
     trace, place = error.__traceback__, ""

@@ -16,7 +16,7 @@ import sys
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 Value = bool | int | float | str | None
 
@@ -34,12 +34,11 @@ class Float:
 
     def contains(self, value: object) -> bool:
         """Whether ``value`` is a number within the bounds."""
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and self.low <= typing.cast("float", value) <= self.high
+        return _is_number(value) and self.low <= value <= self.high
 
     def nearest(self, value: Value) -> Value:
-        """The member closest to a number."""
-        return min(max(float(typing.cast("float", value)), self.low), self.high)
+        """The member closest to a number; of no number, the lowest."""
+        return min(max(float(value), self.low), self.high) if _is_number(value) else self.low
 
     def __str__(self) -> str:
         return f"[{self.low:g}, {self.high:g}]" + (" log" if self.log else "")
@@ -65,8 +64,8 @@ class Int:
         )
 
     def nearest(self, value: Value) -> Value:
-        """The member closest to a number."""
-        return min(max(round(float(typing.cast("float", value))), self.low), self.high)
+        """The member closest to a number; of no number, the lowest."""
+        return min(max(round(value), self.low), self.high) if _is_number(value) else self.low
 
     def __str__(self) -> str:
         return f"{self.low} ... {self.high}" + (" log" if self.log else "")
@@ -88,14 +87,23 @@ class Choice:
         return any(type(value) is type(v) and value == v for v in self.values)
 
     def nearest(self, value: Value) -> Value:
-        """The value itself where it is listed, else the first."""
-        return value if self.contains(value) else self.values[0]
+        """The value itself where it is listed, the closest of numbers, else the first."""
+        if self.contains(value):
+            return value
+        numbers = [v for v in self.values if _is_number(v)]
+        if not (_is_number(value) and numbers):
+            return self.values[0]
+        return min(numbers, key=lambda v: abs(v - value))
 
     def __str__(self) -> str:
         return " | ".join(str(v) for v in self.values)
 
 
 Space = Float | Int | Choice
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_range(low: float, high: float, log: bool) -> None:

@@ -126,9 +126,8 @@ class StudySpec:
         return RunSpec(self.task, method, phase, seed)
 
     def search_run(self, configuration: Mapping[str, Value]) -> RunSpec:
-        """The run that scores a trial."""
-        seed = self.search.seed if self.search else SEARCH_SEED
-        return self.run(configuration, "search", seed)
+        """The run that scores a trial; the sampler's seed is another matter."""
+        return self.run(configuration, "search", SEARCH_SEED)
 
 
 def space_to_json(space: Mapping[str, Space]) -> dict[str, Any]:

@@ -71,8 +71,8 @@ def paired_difference(a: Mapping[K, float], b: Mapping[K, float]) -> Comparison 
     """``a - b`` over the keys (seeds) that both have, with the paired t test's p-value.
 
     A seed fixes data, order and initialisation for every method (common random numbers), so
-    what it adds to both cancels in the difference. Differences that are all equal give p = 0, or
-    p = 1 where they are 0: the limits of ``t = mean / (sd / sqrt(n))``.
+    what it adds to both cancels in the difference. Differences that are all equal have no spread
+    to compare with (scores come in steps): p is then the sign test's, ``2 / 2**n``, or 1 for 0.
 
     Returns:
         The comparison, or None without a common key.
@@ -109,6 +109,6 @@ def _p_value(difference: Summary) -> float | None:
     if difference.sd is None:
         return None
     if difference.sd == 0:
-        return 1.0 if difference.mean == 0 else 0.0
+        return 1.0 if difference.mean == 0 else 2.0 ** (1 - difference.n)
     t = difference.mean / (difference.sd / math.sqrt(difference.n))
     return float(2 * stdtr(difference.n - 1, -abs(t)))

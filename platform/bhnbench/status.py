@@ -27,8 +27,8 @@ class StudyStatus:
 
     @property
     def search_over(self) -> bool:
-        """Whether the configuration is frozen."""
-        return sum(trial.settled for trial in self.trials) >= self.n_trials
+        """Whether every trial ended, so that the best of them is evaluated."""
+        return sum(trial.ended for trial in self.trials) >= self.n_trials
 
     @property
     def hopeless(self) -> bool:
@@ -56,8 +56,10 @@ class StudyStatus:
 
     @property
     def failures(self) -> list[RunRecord]:
-        """The failed runs."""
-        return [r for r in [*self.trial_runs, *self.evaluations] if r.state == "failed"]
+        """The failed runs; a run that only another study's retry failed is none of ours."""
+        pairs = zip(self.trials, self.trial_runs, strict=True)
+        trial_runs = [run for trial, run in pairs if trial.state == "failed"]
+        return [run for run in [*trial_runs, *self.evaluations] if run.state == "failed"]
 
     @property
     def seconds(self) -> float:
@@ -92,7 +94,7 @@ def _status(
     trials = [trial for trial in trials if trial.number < record.n_trials]
     best = best_trial(trials, study.direction)
     evaluations: Sequence[RunRecord] = []
-    over = sum(trial.settled for trial in trials) >= record.n_trials
+    over = sum(trial.ended for trial in trials) >= record.n_trials
     if over and (best is not None or record.n_trials == 0):
         specs = evaluation_specs(study, best.configuration if best else {}, n_seeds)
         known = ledger.runs(spec.key for spec in specs)

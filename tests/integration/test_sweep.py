@@ -240,6 +240,28 @@ def test_a_request_that_nobody_can_satisfy_is_refused_at_once(tmp_path: Path) ->
     )
     assert line in done.stderr.splitlines()
     assert "Traceback" not in done.stderr
+    assert not Path(os.environ["BHNBENCH_HOME"]).exists()  # nothing was written
+
+
+def test_odd_returns_end_their_run_and_not_the_sweep(tmp_path: Path) -> None:
+    ways = ("fine", "numpy", "object", "nested", "name", "message")
+    tasks = "\n".join(f"  - {{name: odd, how: {how}, label: {how}}}" for how in ways)
+    text = f"name: odd\ntasks:\n{tasks}\nmethods: [constant]\nevaluate: {{seeds: 1}}\n"
+    board = json.loads(bhnbench("sweep", write(tmp_path, text), "--json", code=3))
+    states = {task["label"]: task["methods"][0]["seeds"][0]["state"] for task in board["tasks"]}
+    odd = dict.fromkeys(("object", "nested", "name", "message"), "failed")
+    assert states == {"fine": "done", "numpy": "done"} | odd
+    assert "0 sent" in bhnbench("sync")
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.5, 4.0, 5.5, 7.0, 9.0])
+def test_control_c_while_starting(tmp_path: Path, seconds: float) -> None:
+    process = start("sweep", demo(tmp_path, n_steps=20, seconds=0.2))
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
 
 
 def test_early_termination_and_more_trials(tmp_path: Path) -> None:

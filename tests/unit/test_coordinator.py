@@ -244,13 +244,85 @@ def test_rungs() -> None:
     early = EarlyTermination(min_iter=2, eta=3)
     assert milestones(early)[:4] == [2, 6, 18, 54]
     rungs = Rungs(early, "maximize")
-    assert not rungs.stops("a", (1, 0.0))  # before the first rung
-    assert not rungs.stops("a", (2, 0.9))  # nobody to compare with
-    assert rungs.stops("b", (2, 0.1))
-    assert not rungs.stops("c", (3, 1.0))  # reports need not fall on the rung
+    assert not rungs.stops(0, [(1, 0.0)])  # before the first rung
+    assert not rungs.stops(0, [(1, 0.0), (2, 0.9)])  # nobody to compare with
+    assert rungs.stops(1, [(2, 0.1)])
+    assert not rungs.stops(2, [(3, 1.0)])  # reports need not fall on the rung
     falling = Rungs(early, "minimize")
-    assert not falling.stops("a", (2, 0.1))
-    assert falling.stops("b", (2, 0.9))
+    assert not falling.stops(0, [(2, 0.1)])
+    assert falling.stops(1, [(2, 0.9)])
+
+
+def test_a_trial_that_resumes_takes_its_place_on_every_rung_it_passed() -> None:
+    rungs = Rungs(EarlyTermination(min_iter=1, eta=3), "maximize")
+    assert not rungs.stops(0, [(1, 0.5), (3, 0.6)])
+    assert rungs.stops(1, [(1, 0.1)])  # rung 1 knows of trial 0
+    assert rungs.stops(2, [(1, 0.9), (3, 0.2)])  # and so does rung 3
+
+
+def test_a_configuration_that_was_beaten_is_not_executed_again(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    read(tmp_path)
+    parameters = "methods.0={name: constant, parameters: {x: {values: [0.5, 0.9]}}}"
+    sweep = read_sweep(
+        tmp_path / "sweep.yaml",
+        ["search.early_terminate={type: asha, min_iter: 1, eta: 2}", parameters],
+    )
+    coordinator = start(ledger, sweep)
+    executed = []
+    while (work := coordinator.next_work()) is not None and work.trial is not None:
+        executed.append(work.spec.key)
+        x = float(work.spec.method.settings["x"] or 0)
+        points = [(1, {"closeness": -abs(x - 0.3)})]
+        if not coordinator.stops_at_rung(work, RunResult("running", points=points)):
+            coordinator.land(work, replace(result_of(work), points=points))
+    assert len(executed) == len(set(executed)) == 2
+    (status,) = study_statuses(ledger, ledger.sweeps()[0].studies, 3)
+    assert len(status.trials) == 8
+    assert {trial.state for trial in status.trials} == {"done", "pruned"}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_evaluation_seeds_are_fresh_whatever_the_sampler_s_seed(
+    tmp_path: Path, ledger: Ledger, seed: int
+) -> None:
+    works = run_all(start(ledger, read(tmp_path, "random", f"search.seed={seed}")))
+    seeds = {phase: {w.spec.seed for w in works if w.spec.phase == phase} for phase in
+             ("search", "evaluate")}  # fmt: skip
+    assert seeds == {"search": {0}, "evaluate": {1, 2, 3}}
+
+
+def test_a_failed_trial_does_not_hide_the_evaluation_of_the_best(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    coordinator = start(ledger, read(tmp_path))
+    while (work := coordinator.next_work()) is not None:
+        fails = work.trial is not None and work.trial.number == 3
+        failure = RunResult("failed", failure="error", message="broke")
+        coordinator.land(work, failure if fails else result_of(work))
+    (status,) = study_statuses(ledger, ledger.sweeps()[0].studies, 3)
+    assert status.search_over
+    assert status.count("done", phase="evaluate") == 3
+    assert status.n_left == 1  # the failed trial is tried again by the next sweep
+
+
+def test_another_study_s_retry_leaves_a_stopped_trial_as_it_was(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    early = "search.early_terminate={type: asha, min_iter: 1, eta: 2}"
+    coordinator = start(ledger, read(tmp_path, "random", early))
+    good, bad = coordinator.next_work(), coordinator.next_work()
+    assert good is not None
+    assert bad is not None
+    coordinator.stops_at_rung(good, RunResult("running", points=[(1, {"closeness": -0.1})]))
+    points = [(1, {"closeness": -1.0})]
+    assert coordinator.stops_at_rung(bad, RunResult("running", points=points))
+    ledger.start_run(bad.spec, None)
+    ledger.finish_run(bad.spec, RunResult("failed", failure="error", message="elsewhere"))
+    (status,) = study_statuses(ledger, ledger.sweeps()[0].studies, 3)
+    assert status.failures == []
+    assert ledger.points(status.trials[1].run_id) == points
 
 
 def test_a_changed_configuration_is_another_run(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bhnbench.errors import InvalidSweepError
-from bhnbench.space import Choice, Float, Int
+from bhnbench.space import Choice, Float
 from bhnbench.sweep.document import Sweep, read_sweep
 
 GOOD = """\
@@ -59,11 +59,10 @@ def test_a_fixed_hyperparameter_is_not_searched(tmp_path: Path) -> None:
         ("{distribution: log_uniform_values, min: 1e-4, max: 1e-2}", Float(1e-4, 1e-2, log=True)),
         ("{values: [0.1, 0.2]}", Choice(0.1, 0.2)),
         ("{min: 0, max: 1}", Float(0.0, 1.0)),  # the field is a float, whatever the bounds
-        ("{distribution: int_uniform, min: 0, max: 1}", Int(0, 1)),
     ],
 )
 def test_parameters_replace_the_search_space(
-    tmp_path: Path, entry: str, space: Float | Choice | Int
+    tmp_path: Path, entry: str, space: Float | Choice
 ) -> None:
     text = GOOD.replace("- constant", f"- {{name: constant, parameters: {{x: {entry}}}}}")
     (study,) = read(tmp_path, text).studies
@@ -162,6 +161,14 @@ def test_the_number_of_trials_is_not_part_of_a_study(tmp_path: Path) -> None:
          "sweep.yaml:5: methods[0].parameters.x: must be a mapping such as "
          "{min: 1e-4, max: 1e-2}, but got 0.5; a fixed value stands beside `parameters`, "
          "not in it"),
+        ("- constant", "- {name: constant, parameters: {x: {values: [0.5, 5e-1]}}}",
+         "sweep.yaml:5: methods[0].parameters.x: values must differ, but got [0.5, 0.5]"),
+        ("- constant",
+         "- {name: constant, parameters: {x: {distribution: int_uniform, min: 0, max: 1}}}",
+         "sweep.yaml:5: methods[0].parameters.x: is a real number; use uniform or "
+         "log_uniform_values"),
+        ("trials: 4}", "trials: 4}\nresources: {gpu: .inf}",
+         "sweep.yaml:7: resources.gpu: must be a finite number, but got inf"),
         ("sampler: tpe, trials: 4", "sampler: grid, trials: 4}\nmetric: {name: rmse",
          "sweep.yaml:7: metric: task guess has no metric 'rmse'; known: closeness"),
     ],
@@ -204,6 +211,16 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         ("seeds", "--set seeds: must be KEY=VALUE, such as --set evaluate.seeds=3"),
         ("tasks.3.target=1", "--set tasks.3.target=1: tasks has no entry 3, 0 first"),
         ("name.x=1", "--set name.x=1: name holds a value, not keys"),
+        ("name=[", "--set name=[: the value is not valid YAML"),
+        ("tasks.²=1", "--set tasks.²=1: tasks has no entry ², 0 first"),
+        (
+            "evaluate.seeds=0",
+            "--set evaluate.seeds=0: must be greater than or equal to 1, but got 0",
+        ),
+        (
+            "methods.0={name: constant, x: 7}",
+            "--set methods.0={name: constant, x: 7}: x: must be in [0, 1], but got 7",
+        ),
     ],
 )
 def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, line: str) -> None:

@@ -21,9 +21,9 @@ REFRESH_SECONDS = 0.5
 class Progress:
     """Hears what the driver does and shows it. Reads the ledger, which is the only truth."""
 
-    def __init__(self, ledger: Ledger, console: Console) -> None:
-        self._ledger = ledger
+    def __init__(self, console: Console) -> None:
         self._console = console
+        self._ledger: Ledger | None = None
         self._record: SweepRecord | None = None
         self._started = time.monotonic()
         self._n_landed = 0
@@ -49,18 +49,18 @@ class Progress:
         if self._console.is_terminal:
             self._live.stop()
 
-    def started(self, record: SweepRecord) -> None:
+    def started(self, ledger: Ledger, record: SweepRecord) -> None:
         """The driver knows what is to do."""
-        self._record = record
-        statuses = study_statuses(self._ledger, record.studies, record.n_seeds)
+        statuses = study_statuses(ledger, record.studies, record.n_seeds)
         self._n_planned = sum(status.n_left for status in statuses)
         known = sum(s.n_trials + s.n_seeds for s in statuses) - self._n_planned
+        self._ledger, self._record = ledger, record
         self._console.print(f"{record.name}: {self._n_planned} runs left, {known} known")
 
     def landed(self, position: int, key: str) -> None:
         """A run is in the ledger."""
         self._n_landed += 1
-        if self._console.is_terminal or self._record is None:
+        if self._console.is_terminal or self._record is None or self._ledger is None:
             return
         run = self._ledger.runs([key])[key]
         study = self._record.studies[position].spec
@@ -72,8 +72,8 @@ class Progress:
         )
 
     def _table(self) -> Table | str:
-        if self._record is None:
-            return "starting"
+        if self._record is None or self._ledger is None:
+            return "starting Ray"
         statuses = study_statuses(self._ledger, self._record.studies, self._record.n_seeds)
         return progress_table(statuses, self._headline())
 

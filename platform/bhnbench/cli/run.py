@@ -83,7 +83,10 @@ def _read_overrides(overrides: Iterable[str]) -> dict[str, dict[str, object]]:
         if not equals or not name or owner not in settings:
             mistakes.append(f"--set {text}: must be task.X=VALUE or method.X=VALUE")
             continue
-        settings[owner][name] = parse_value(raw)
+        try:
+            settings[owner][name] = parse_value(raw)
+        except ValueError as error:
+            mistakes.append(f"--set {text}: {error}")
     if mistakes:
         raise InvalidSweepError(mistakes)
     return settings

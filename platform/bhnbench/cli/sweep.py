@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ from bhnbench.home import Home
 
 if TYPE_CHECKING:
     from bhnbench.driver import SweepEnd
-    from bhnbench.ledger.ledger import Ledger
     from bhnbench.status import StudyStatus
     from bhnbench.sweep.document import Sweep
 
@@ -49,42 +49,47 @@ def sweep(file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, ho
     _prepare_tasks(statuses)
     from bhnbench.cli.progress import Progress
     from bhnbench.driver import drive
-    from bhnbench.ledger.ledger import Ledger
-
-    with home.locked(), Ledger(home.ledger, create=True) as ledger:
-        with Progress(ledger, console(stderr=True)) as progress:
-            end = drive(
-                document,
-                home,
-                ledger,
-                on_started=progress.started,
-                on_landed=progress.landed,
-            )
-        _conclude(end, ledger, file, as_json=as_json)
-
-
-def _conclude(end: SweepEnd, ledger: Ledger, file: Path, *, as_json: bool) -> None:
-    """Print the leaderboard and what is missing; exit as the sweep ended."""
     from bhnbench.leaderboard.ranking import build_leaderboard
     from bhnbench.leaderboard.tables import render
+    from bhnbench.ledger.ledger import Ledger
+    from bhnbench.status import study_statuses
 
-    statuses = end.statuses(ledger)
+    with Progress(console(stderr=True)) as progress:
+        anything_left = any(status.n_left for status in statuses)
+        end = drive(document, home, progress, anything_left=anything_left)
+    with Ledger(home.ledger) as ledger:
+        record = end.record
+        statuses = study_statuses(ledger, record.studies, record.n_seeds)
+        if not end.interrupted:
+            board = build_leaderboard(ledger, record)
+            click.echo(render(board, "json" if as_json else "table"))
+    _conclude(end, statuses, [str(file), *_options(overrides, home)], _options((), home))
+
+
+def _options(overrides: Sequence[str], home: Home) -> list[str]:
+    """The options that name the same sweep again."""
+    options = [word for override in overrides for word in ("--set", override)]
+    return options if home == Home.locate() else [*options, "--home", str(home.folder)]
+
+
+def _conclude(
+    end: SweepEnd, statuses: Sequence[StudyStatus], again: list[str], options: list[str]
+) -> None:
+    """Say what is missing, and exit as the sweep ended."""
     if end.interrupted:
         left = sum(status.n_left for status in statuses)
-        click.echo(
-            f"interrupted: {end.n_executed} runs done now, {left} left; "
-            f"go on with: bhnbench sweep {file}",
-            err=True,
-        )
+        command = shlex.join(["bhnbench", "sweep", *again])
+        done = f"{end.n_executed} runs done now, {left} left"
+        click.echo(f"interrupted: {done}; go on with: {command}", err=True)
         raise SystemExit(130)
-    click.echo(render(build_leaderboard(ledger, end.record), "json" if as_json else "table"))
     failed = [run for status in statuses for run in status.failures]
     runs = "run" if end.n_executed == 1 else "runs"
     click.echo(f"{end.n_executed} {runs} executed, {len(failed)} failed", err=True)
     if end.tracking_problem:
         click.echo(end.tracking_problem, err=True)
     if failed:
-        click.echo(f"see why with: bhnbench status {end.record.name}", err=True)
+        command = shlex.join(["bhnbench", "status", end.record.name, *options])
+        click.echo(f"see why with: {command}", err=True)
         raise SystemExit(3)
 
 
@@ -102,13 +107,16 @@ def plan(file: Path, overrides: Sequence[str], as_json: bool, home: Home) -> Non
 
 
 def _plan(document: Sweep, home: Home) -> list[StudyStatus]:
+    """Where each study stands; a ledger that a sweep would have to make first knows nothing."""
+    from bhnbench.errors import NoLedgerError
     from bhnbench.ledger.ledger import Ledger
     from bhnbench.sweep.plan import plan_sweep
 
-    if not home.has_ledger:
+    try:
+        with Ledger(home.ledger) as ledger:
+            return plan_sweep(document, ledger)
+    except NoLedgerError:
         return plan_sweep(document, None)
-    with Ledger(home.ledger) as ledger:
-        return plan_sweep(document, ledger)
 
 
 def _prepare_tasks(statuses: Sequence[StudyStatus]) -> None:

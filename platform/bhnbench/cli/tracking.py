@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
+from pathlib import Path
 
 import click
 
@@ -20,8 +21,10 @@ def ui(port: int, home: Home) -> None:
     """Serve the MLflow UI over this home, to this machine alone, until Ctrl-C."""
     if home.tracking_uri.startswith(("http://", "https://")):
         raise BhnbenchError("MLFLOW_TRACKING_URI names a server; open its address in a browser")
-    if home.tracking_uri.startswith("sqlite") and not (home.folder / "mlflow.db").exists():
-        raise BhnbenchError(f"{home.folder}: no MLflow data yet; run a sweep, or `bhnbench sync`")
+    if home.tracking_uri.startswith("sqlite:///"):
+        file = Path(home.tracking_uri.removeprefix("sqlite:///"))
+        if not file.exists():
+            raise BhnbenchError(f"{file}: no MLflow data yet; run a sweep, or `bhnbench sync`")
     click.echo(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", err=True)
     environment = os.environ | {
         "MLFLOW_BACKEND_STORE_URI": home.tracking_uri,  # not an argument: it may hold a password

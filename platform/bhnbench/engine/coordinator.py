@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 from bhnbench.engine.proposer import Proposer, metric_points
 from bhnbench.engine.rungs import Rungs
 from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import RunRecord, StudyRecord, SweepRecord, TrialRef
-from bhnbench.runs import RunResult
+from bhnbench.runs import Failure, RunResult, RunState
 from bhnbench.selection import best_trial
 from bhnbench.specs import EarlyTermination, RunSpec, StudySpec
 from bhnbench.status import evaluation_specs
@@ -74,7 +75,7 @@ class Coordinator:
 
     def stops_at_rung(self, work: Work, result: RunResult) -> bool:
         """Whether early termination ends a run that reported so far; it then lands as pruned."""
-        if work.trial is None or not self._studies[work.study].is_beaten(work.spec.key, result):
+        if work.trial is None or not self._studies[work.study].is_beaten(work.trial, result):
             return False
         self.land(work, replace(result, state="pruned"))
         return True
@@ -108,6 +109,7 @@ class _Study:
         self._proposer = Proposer(record.spec) if record.n_trials else None
         self._early = record.spec.search.early_termination if record.spec.search else None
         self._rungs = Rungs(self._early, record.spec.direction) if self._early else None
+        self._beaten: set[str] = set()  # keys of the runs that this study stopped early
         self._redo: deque[TrialRef] = deque()
         self._waiting: TrialRef | None = None  # proposed, but its run is under way elsewhere
         self._next_number = 0
@@ -127,8 +129,10 @@ class _Study:
                 if trial.last_step is not None:
                     points = [point for point in points if point[0] <= trial.last_step]
                 proposer.restore(trial, points)
+                if trial.state == "pruned":
+                    self._beaten.add(self.spec.search_run(trial.configuration).key)
                 if self._rungs is not None:
-                    self._rungs.refill(f"trial-{trial.number}", points)
+                    self._rungs.stops(trial.number, points)
             else:
                 proposer.reopen(trial)
                 self._redo.append(TrialRef(self._id, trial.number, trial.configuration))
@@ -153,9 +157,12 @@ class _Study:
                 return None
             self._n_open += 1
             known = self._ledger.runs([spec.key]).get(spec.key)
-            if known is None or not known.settled:
+            if known is not None and spec.key in self._beaten:
+                self._use(known, trial, "pruned")  # proposed again: it would be beaten again
+            elif known is not None and known.settled:
+                self._use(known, trial, known.state)
+            else:
                 return Work(self._position, spec, trial, self._early)
-            self._use(known, trial)
         if self._n_open:
             return None
         return self._next_evaluation(busy)
@@ -169,24 +176,27 @@ class _Study:
         self._next_number += 1
         return TrialRef(self._id, number, self._proposer.ask(number))
 
-    def _use(self, known: RunRecord, trial: TrialRef) -> None:
-        """A trial whose run another study has already done."""
-        value = known.scores.get(self.spec.metric)
-        self._ledger.use_run(known, trial, value)
-        result = RunResult(known.state, points=self._ledger.points(known.id))
+    def _use(self, known: RunRecord, trial: TrialRef, state: RunState) -> None:
+        """A trial whose run has ended before it was proposed."""
+        value = known.scores.get(self.spec.metric) if state == "done" else None
+        failure = cast("Failure | None", known.failure) if state == "failed" else None
+        result = RunResult(state, failure=failure, points=self._ledger.points(known.id))
+        self._ledger.use_run(known.id, result, trial, value)
         self.take_in(trial, result, value)
 
     def take_in(self, trial: TrialRef, result: RunResult, value: float | None) -> None:
         """A trial of this study ended."""
         self._n_open -= 1
+        if result.state == "pruned":
+            self._beaten.add(self.spec.search_run(trial.configuration).key)
         points = metric_points(result.points, self.spec.metric)
         if self._proposer is not None:
             self._proposer.tell(trial.number, result.state, value, points)
 
-    def is_beaten(self, key: str, result: RunResult) -> bool:
+    def is_beaten(self, trial: TrialRef, result: RunResult) -> bool:
         """Whether a running trial falls behind at its newest rung."""
         points = metric_points(result.points, self.spec.metric)
-        return self._rungs is not None and bool(points) and self._rungs.stops(key, points[-1])
+        return self._rungs is not None and self._rungs.stops(trial.number, points)
 
     def _next_evaluation(self, busy: set[str]) -> Work | None:
         if self._evaluations is None:

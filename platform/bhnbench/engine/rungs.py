@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -33,23 +34,23 @@ class Rungs:
             reduction_factor=early.eta,
             max_t=MAX_STEPS,
         )
-        self._members: set[str] = set()
+        self._n_fed: dict[int, int] = {}
 
-    def stops(self, member: str, point: Point) -> bool:
-        """Whether a member that got as far as ``point`` is to be stopped there."""
-        if member not in self._members:
-            self._members.add(member)
-            self._asha.on_trial_add(cast("Any", None), cast("Any", _Member(member)))
-        result = {"step": point[0], "value": point[1]}
-        decision = self._asha.on_trial_result(
-            cast("Any", None), cast("Any", _Member(member)), result
-        )
-        return bool(decision == TrialScheduler.STOP)
+    def stops(self, trial: int, points: Sequence[Point]) -> bool:
+        """Whether a trial that made these reports is to be stopped at one of its new ones.
 
-    def refill(self, member: str, points: list[Point]) -> None:
-        """Take in the reports of a member that ended before this process began."""
-        for point in points:
-            self.stops(member, point)
+        A trial that goes on from saved progress comes with several new reports: each takes its
+        place on the rung it passed.
+        """
+        member = cast("Any", _Member(f"trial-{trial}"))
+        if trial not in self._n_fed:
+            self._n_fed[trial] = 0
+            self._asha.on_trial_add(cast("Any", None), member)
+        new = points[self._n_fed[trial] :]
+        self._n_fed[trial] = len(points)
+        results = [{"step": step, "value": value} for step, value in new]
+        decisions = [self._asha.on_trial_result(cast("Any", None), member, r) for r in results]
+        return TrialScheduler.STOP in decisions
 
 
 def milestones(early: EarlyTermination) -> list[int]:

@@ -1,8 +1,9 @@
-"""Runs what is left of a sweep as one Ray Tune run."""
+"""Ray: a cluster to run on, and what is left of a sweep as one Tune run on it."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,23 +34,45 @@ from bhnbench.errors import ResourceError
 from bhnbench.sweep.document import Resources
 
 
-def run_to_the_end(
-    coordinator: Coordinator, resources: Resources, checkpoint_folder: Path
-) -> None:
-    """Execute every run the coordinator hands out.
+@contextmanager
+def open_cluster(resources: Resources) -> Iterator[int]:
+    """A local Ray cluster, or the one that RAY_ADDRESS names; yields how many runs fit at a time.
+
+    Ray and Tune print to stdout whatever they are told, and stdout is for results: until the
+    cluster closes, it goes nowhere.
 
     Raises:
-        ResourceError: the cluster can never satisfy the request of a run.
+        ResourceError: there is no such cluster, or it can never satisfy the request of a run.
     """
-    # Ray and Tune print to stdout whatever they are told; stdout is for results.
-    with (
-        Path(os.devnull).open("w") as nowhere,
-        redirect_stdout(nowhere),
-        _cluster() as total,
-        tempfile.TemporaryDirectory(prefix="bhnbench-") as scratch,
-    ):
-        slots = count_slots(resources, total)
-        searcher = CoordinatorSearcher(coordinator, _packer(resources, checkpoint_folder))
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are ours to tell
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        address = os.environ.get("RAY_ADDRESS") or "local"
+        try:
+            ray.init(
+                address,
+                include_dashboard=False if address == "local" else None,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                configure_logging=False,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ResourceError(
+                f"the Ray cluster at {address} does not start: {reason}"
+            ) from error
+        try:
+            yield count_slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
+        finally:
+            ray.shutdown()
+
+
+def run_to_the_end(
+    coordinator: Coordinator, resources: Resources, slots: int, checkpoint_folder: Path
+) -> None:
+    """Execute every run the coordinator hands out, ``slots`` at a time."""
+    searcher = CoordinatorSearcher(coordinator, _packer(resources, checkpoint_folder))
+    with tempfile.TemporaryDirectory(prefix="bhnbench-") as scratch:
         tuner = Tuner(
             tune.with_resources(RunTrainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
             tune_config=TuneConfig(
@@ -98,21 +121,5 @@ def count_slots(resources: Resources, total: dict[str, float]) -> int:
                 f"resources.{kind.lower()}: a run must fit the cluster, but asks for {amount:g} "
                 f"and the cluster has {have:g}; lower it with --set resources.{kind.lower()}=N"
             )
-    return int(min(total[kind] // amount for kind, amount in asked.items() if amount))
-
-
-@contextmanager
-def _cluster() -> Iterator[dict[str, float]]:
-    """A local Ray cluster, or the one that RAY_ADDRESS names; yields its resources."""
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are ours to tell
-    ray.init(
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        configure_logging=False,
-    )
-    try:
-        yield ray.cluster_resources()  # type: ignore[no-untyped-call]
-    finally:
-        ray.shutdown()
+    fits = [total[kind] / amount for kind, amount in asked.items() if amount]
+    return math.floor(min(fits) + 1e-9)  # 1 / 0.1 is a little less than 10

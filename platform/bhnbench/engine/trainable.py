@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -13,8 +14,8 @@ from ray.tune import Trainable
 
 from bhnbench.engine.rungs import milestones
 from bhnbench.errors import StopRunError
-from bhnbench.runner import execute
-from bhnbench.runs import RunResult
+from bhnbench.runner import describe, execute
+from bhnbench.runs import Point, RunResult
 from bhnbench.specs import EarlyTermination, RunSpec, run_from_json, run_to_json
 
 RESULT = "run_result"  # where a Tune result carries a RunResult
@@ -68,7 +69,8 @@ class _Execution:
     def __init__(self, work: dict[str, Any]) -> None:
         self._work = work
         self._reached: SimpleQueue[RunResult] = SimpleQueue()
-        self._go_on: SimpleQueue[bool] = SimpleQueue()
+        self._go_on: SimpleQueue[None] = SimpleQueue()
+        self._abandoned = False
         self._last_step = 0
         self._thread: threading.Thread | None = None
 
@@ -78,32 +80,41 @@ class _Execution:
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
         else:
-            self._go_on.put(True)
+            self._go_on.put(None)
         return self._reached.get()
 
     def abandon(self) -> None:
         """End the run where it stands and wait until it is gone."""
         if self._thread is not None and self._thread.is_alive():
-            self._go_on.put(False)
+            self._abandoned = True
+            self._go_on.put(None)
             self._thread.join()
 
     def _run(self) -> None:
+        try:
+            result = self._execute()
+        except BaseException as error:  # whatever happens, the driver must hear of it
+            result = RunResult("failed", failure="error", message=describe(error))
+        self._reached.put(result)
+
+    def _execute(self) -> RunResult:
         checkpoint = self._work["checkpoint"]
-        result = execute(
+        return execute(
             run_from_json(self._work["spec"]),
             listen=self._listen,
             checkpoint_path=Path(checkpoint) if checkpoint else None,
             n_threads=self._work["n_threads"],
             device=self._work["device"],
         )
-        self._reached.put(result)
 
-    def _listen(self, so_far: RunResult) -> None:
-        rungs, step = self._work["milestones"], so_far.points[-1][0]
-        passed = bisect_right(rungs, step) > bisect_right(rungs, self._last_step)
-        self._last_step = step
-        if not passed:
-            return
-        self._reached.put(so_far)
-        if not self._go_on.get():
+    def _listen(self, points: Sequence[Point], so_far: Callable[[], RunResult]) -> None:
+        if not self._abandoned:
+            rungs, step = self._work["milestones"], points[-1][0]
+            passed = bisect_right(rungs, step) > bisect_right(rungs, self._last_step)
+            self._last_step = step
+            if not passed:
+                return
+            self._reached.put(so_far())
+            self._go_on.get()
+        if self._abandoned:  # again at every report, should the plugin swallow it
             raise StopRunError

@@ -40,14 +40,14 @@ class Search:
     """How a study's search went."""
 
     n_trials: int  # planned
-    n_settled: int
+    n_ended: int
     failures: Mapping[str, int]  # failed trials by class
     example: str  # one failure in words
 
     @property
     def over(self) -> bool:
         """Whether the configuration is frozen."""
-        return self.n_settled >= self.n_trials
+        return self.n_ended >= self.n_trials
 
 
 @dataclass(frozen=True)

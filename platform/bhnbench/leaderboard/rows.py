@@ -60,12 +60,13 @@ def _chosen(status: StudyStatus) -> Chosen | None:
 
 
 def _search(status: StudyStatus) -> Search:
-    failed = [run for run in status.trial_runs if run.state == "failed"]
+    pairs = zip(status.trials, status.trial_runs, strict=True)
+    failed = [(trial, run) for trial, run in pairs if trial.state == "failed"]
     return Search(
         n_trials=status.n_trials,
-        n_settled=sum(trial.settled for trial in status.trials),
-        failures=dict(Counter(run.failure or "failed" for run in failed)),
-        example=in_words(failed[0].id, failed[0].message) if failed else "",
+        n_ended=sum(trial.ended for trial in status.trials),
+        failures=dict(Counter(trial.failure or "failed" for trial, _ in failed)),
+        example=in_words(failed[0][1].id, failed[0][1].message) if failed else "",
     )
 
 
@@ -89,7 +90,7 @@ def _reason(status: StudyStatus, search: Search, seeds: Sequence[SeedRun], metri
         )
     if not search.over:
         failed = f", {counts(search.failures)}" if search.failures else ""
-        text = f"search still running: {search.n_settled} of {search.n_trials} trials{failed}"
+        text = f"search still running: {search.n_ended} of {search.n_trials} trials{failed}"
         return _with_example(text, search.example)
     if any(run.scores for run in seeds):
         return f"its runs have no {metric}"

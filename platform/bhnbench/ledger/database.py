@@ -9,7 +9,7 @@ from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
-from bhnbench.errors import LedgerError
+from bhnbench.errors import LedgerError, NoLedgerError
 
 SCHEMA = "0001"  # the newest migration; a test holds it to the scripts
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -31,7 +31,9 @@ def open_engine(address: str, *, create: bool) -> Engine:
     sqlite_file = Path(url.database) if url.drivername == "sqlite" and url.database else None
     if sqlite_file is not None:
         if not create and not sqlite_file.exists():
-            raise LedgerError(f"{sqlite_file}: there is no ledger yet; start a sweep to make one")
+            raise NoLedgerError(
+                f"{sqlite_file}: there is no ledger yet; start a sweep to make one"
+            )
         if create:
             _make_folder(sqlite_file.parent)
     engine = create_engine(url, pool_pre_ping=sqlite_file is None)
@@ -94,7 +96,9 @@ def _bring_up_to_date(engine: Engine, shown: str, *, create: bool) -> None:
         )
     if not create:
         state = f"of schema {version}, here {SCHEMA}" if version else "empty"
-        raise LedgerError(f"{shown}: the ledger is {state}; start a sweep to bring it up to date")
+        raise NoLedgerError(
+            f"{shown}: the ledger is {state}; start a sweep to bring it up to date"
+        )
     _migrate(engine)
 
 

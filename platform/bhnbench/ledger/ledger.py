@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from bhnbench.errors import LedgerError
@@ -25,7 +25,7 @@ from bhnbench.ledger.models import (
 )  # fmt: skip
 from bhnbench.ledger.records import RunRecord, SweepRecord, TrialRecord, TrialRef
 from bhnbench.ledger.rows import ensure_study, put_results, put_trial, run_records, sweep_record
-from bhnbench.runs import Failure, Point, RunResult, RunState
+from bhnbench.runs import Point, RunResult, RunState
 from bhnbench.specs import RunSpec, run_to_json, study_to_json
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ class Ledger:
         try:
             with Session(self._engine) as session, session.begin():
                 yield session
-        except OperationalError as error:
-            raise LedgerError(f"the ledger does not take the change: {error.orig}") from None
+        except DatabaseError as error:
+            reason = str(error.orig).strip().splitlines()[0]
+            raise LedgerError(f"the ledger cannot be read or written: {reason}") from error
 
     # --- sweeps and studies ---------------------------------------------------------------
 
@@ -161,15 +162,11 @@ class Ledger:
                 put_trial(session, trial, row.id, result, value)
 
     def use_run(
-        self,
-        run: RunRecord,
-        trial: TrialRef,
-        value: float | None,
+        self, run_id: int, result: RunResult, trial: TrialRef, value: float | None
     ) -> None:
-        """A trial takes over what a settled run found."""
+        """A trial takes over how a run ended that it did not ask for itself."""
         with self._session() as session:
-            result = RunResult(run.state, failure=cast("Failure | None", run.failure))
-            put_trial(session, trial, run.id, result, value)
+            put_trial(session, trial, run_id, result, value)
 
     def release_runs(self) -> int:
         """Mark runs that a driver left running as interrupted; returns how many."""
@@ -197,7 +194,7 @@ class Ledger:
         """The runs of that id, or whose key begins so."""
         with self._session() as session:
             rows: Sequence[RunRow] = []
-            if reference.isdigit():
+            if reference.isdecimal() and len(reference) < 10:
                 rows = session.scalars(select(RunRow).filter_by(id=int(reference))).all()
             if not rows and len(reference) >= 6:
                 matches = RunRow.key.startswith(reference.lower(), autoescape=True)

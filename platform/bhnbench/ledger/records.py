@@ -56,6 +56,11 @@ class TrialRecord:
     run_id: int
 
     @property
+    def ended(self) -> bool:
+        """Ended in some way; a failure that may pass is tried again by the next sweep."""
+        return self.state != "running"
+
+    @property
     def settled(self) -> bool:
         """Ended in a way that counts: done, stopped early, or failed for good."""
         return self.state in ("done", "pruned") or self.failure in FINAL_FAILURES

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from bhnbench.ledger.models import (
@@ -59,8 +59,27 @@ def put_trial(
 
 def put_results(session: Session, run_id: int, result: RunResult) -> None:
     """Replace a run's scores, points and tables."""
-    for model in (ScoreRow, PointRow, TableRow):
+    for model in (ScoreRow, TableRow):
         session.execute(delete(model).filter_by(run_id=run_id))
+    _put_points(session, run_id, result)
+    if result.outcome is None:
+        return
+    scores = result.outcome.scores.items()
+    session.add_all(ScoreRow(run_id=run_id, metric=name, value=value) for name, value in scores)
+    for name, table in result.outcome.tables.items():
+        columns = {column: _plain(values) for column, values in table.items()}
+        session.add(TableRow(run_id=run_id, name=name, columns=columns))
+
+
+def _put_points(session: Session, run_id: int, result: RunResult) -> None:
+    """Replace a run's points, unless an earlier attempt got further.
+
+    A study that stopped the run early keeps the reports by which it did so.
+    """
+    reached = session.scalar(select(func.max(PointRow.step)).filter_by(run_id=run_id))
+    if reached is not None and reached > max((step for step, _ in result.points), default=0):
+        return
+    session.execute(delete(PointRow).filter_by(run_id=run_id))
     points = {
         (step, metric): value
         for step, metrics in result.points
@@ -71,13 +90,6 @@ def put_results(session: Session, run_id: int, result: RunResult) -> None:
         PointRow(run_id=run_id, step=step, metric=metric, value=value)
         for (step, metric), value in points.items()
     )
-    if result.outcome is None:
-        return
-    scores = result.outcome.scores.items()
-    session.add_all(ScoreRow(run_id=run_id, metric=name, value=value) for name, value in scores)
-    for name, table in result.outcome.tables.items():
-        columns = {column: _plain(values) for column, values in table.items()}
-        session.add(TableRow(run_id=run_id, name=name, columns=columns))
 
 
 def _plain(values: Any) -> list[Any]:  # noqa: ANN401 - an array of anything

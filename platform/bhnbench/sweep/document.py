@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -87,11 +86,13 @@ def _override(document: Document, text: str) -> str | None:
     dotted, equals, raw = text.partition("=")
     if not equals or not dotted:
         return f"--set {text}: must be KEY=VALUE, such as --set evaluate.seeds=3"
-    path: KeyPath = tuple(int(p) if p.isdigit() else p for p in dotted.split("."))
+    path: KeyPath = tuple(
+        int(p) if p.isascii() and p.isdecimal() else p for p in dotted.split(".")
+    )
     try:
         value = parse_value(raw)
-    except yaml.YAMLError:
-        return f"--set {text}: the value is not valid YAML"
+    except ValueError as error:
+        return f"--set {text}: {error}"
     here = document.content
     for depth, part in enumerate(path):
         last = depth == len(path) - 1
@@ -106,6 +107,7 @@ def _override(document: Document, text: str) -> str | None:
             here[part] = {}
         if last:
             here[part] = value
+            document.overrides[path] = text
         else:
             here = here[part]
     return None

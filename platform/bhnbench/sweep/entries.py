@@ -234,12 +234,27 @@ def _check_parameter(
     if space is None:
         return None, fields[key].check(constant)
     if isinstance(space, Choice):
-        return Choice(*(fields[key].check(v) for v in space.values)), None
+        values = [fields[key].check(v) for v in space.values]
+        if len({(type(v), v) for v in values}) < len(values):
+            raise ValueError(f"values must differ, but got {list(space.values)}")
+        return Choice(*values), None
     if grid:
         raise ValueError("sampler grid needs `values`, a list; got a range")
-    fields[key].check(space.low)
-    fields[key].check(space.high)
     implied = isinstance(value, dict) and "distribution" not in value
-    if isinstance(space, Int) and implied and fields[key].type is float:
-        space = Float(float(space.low), float(space.high), space.log)
-    return space, None
+    return _fit_range(fields[key], space, implied=implied), None
+
+
+def _fit_range(field: Field, space: Float | Int, *, implied: bool) -> Float | Int:
+    """The range in the field's own kind of number: whole bounds serve both kinds."""
+    field.check(space.low)
+    field.check(space.high)
+    whole = "int" in field.type_name.split(" | ") and "float" not in field.type_name.split(" | ")
+    if isinstance(space, Float) and whole:
+        if not implied:
+            raise ValueError("is a whole number; use int_uniform or int_log_uniform_values")
+        return Int(int(space.low), int(space.high), space.log)  # check() admits whole ones only
+    if isinstance(space, Int) and not whole:
+        if not implied:
+            raise ValueError("is a real number; use uniform or log_uniform_values")
+        return Float(float(space.low), float(space.high), space.log)
+    return space

@@ -67,7 +67,13 @@ class ResourcesDocument(_Strict):
     """What one run occupies."""
 
     cpu: int = Field(1, ge=1, description="processors, and torch threads, a run")
-    gpu: float = Field(0, ge=0, description="GPUs a run; 0.25 packs four runs to one")
+    gpu: float = Field(
+        0,
+        ge=0,
+        le=1024,
+        allow_inf_nan=False,
+        description="GPUs a run; 0.25 packs four runs to one",
+    )
 
 
 class MetricDocument(_Strict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,16 @@ class Document:
     source: str
     content: Any
     lines: dict[KeyPath, int]  # 1-based
+    overrides: dict[KeyPath, str] = field(default_factory=dict)  # what --set put where
 
     def mistake(self, path: KeyPath, message: str) -> str:
         """One line that says where the mistake is and what it is."""
-        line = next(
-            self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines
-        )
-        where = f"{self.source}:{line}"
+        prefixes = [path[:n] for n in range(len(path), -1, -1)]
+        overridden = next((prefix for prefix in prefixes if prefix in self.overrides), None)
+        if overridden is not None:
+            where, path = f"--set {self.overrides[overridden]}", path[len(overridden) :]
+        else:
+            where = f"{self.source}:{next(self.lines[p] for p in prefixes if p in self.lines)}"
         return f"{where}: {format_path(path)}: {message}" if path else f"{where}: {message}"
 
 
@@ -59,8 +62,15 @@ _Loader.add_implicit_resolver(
 
 
 def parse_value(text: str) -> Any:  # noqa: ANN401 - any YAML value
-    """One YAML value, as given on the command line."""
-    return yaml.load(text, Loader=_Loader)
+    """One YAML value, as given on the command line.
+
+    Raises:
+        ValueError: it is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError("the value is not valid YAML") from error
 
 
 def read_document(path: Path) -> Document:

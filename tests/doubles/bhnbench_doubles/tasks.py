@@ -6,8 +6,9 @@ import os
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from bhnbench.contract import (
@@ -22,7 +23,7 @@ from bhnbench.contract import (
     Task,
 )
 from bhnbench.likelihoods import Gaussian
-from bhnbench.space import Float, Int, setting
+from bhnbench.space import Choice, Float, Int, setting
 
 SCORE = Metric("closeness", "maximize", "", "minus the distance to the target")
 
@@ -85,3 +86,34 @@ class Poisoned(Task):
         target = {"validation": 0.3, "test": float("nan")}[holdout]
         guess = fit(_problem()).sample(torch.zeros(1, 1), 1, rng=rng).item()
         return Outcome({"closeness": -abs(guess - target)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odd(Task):
+    """Returns, reports and raises what no task should."""
+
+    metrics: ClassVar[tuple[Metric, ...]] = (SCORE,)
+
+    how: str = setting(
+        "fine", "what is odd", valid=Choice("fine", "numpy", "object", "nested", "name", "message")
+    )
+
+    def evaluate(
+        self,
+        fit: Fit,
+        *,
+        holdout: Holdout,
+        rng: torch.Generator,
+        report: Report,
+        checkpoint: Checkpoint,
+    ) -> Outcome:
+        if self.how == "message":
+            raise RuntimeError("half a character \ud800 and a \0")
+        tables: dict[str, dict[str, Any]] = {
+            "numpy": {"a": np.array([1.0, np.nan], np.float32), "b": [np.float32(1), 2]},
+            "object": {"a": [object(), None]},
+            "nested": {"a": [[1.0, float("nan")]]},
+        }
+        report(np.int64(1), {"closeness": np.float32(-1)})
+        name = "n" * 200 if self.how == "name" else "table"
+        return Outcome({"closeness": np.float32(-1)}, {name: tables.get(self.how, {"a": [1]})})
