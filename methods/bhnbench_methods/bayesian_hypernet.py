@@ -29,12 +29,18 @@ class BayesianHypernet(TrainedMethod):
     minibatch,
 
         -1/N sum_i log p(y_i | x_i, g) + KL / N
-        KL = E[log N(eps) - log |det dh/deps| - log N(g; 0, 1/prior_precision)]
+        KL = E[log N(eps) - log |det dh/deps| - log N(g; prior mean, 1/prior_precision)]
 
     ``flow`` is ``affine`` (a factorised Gaussian: Bayes by backprop on the gains), ``realnvp`` or
     ``iaf``; the last two put ``n_coupling_layers`` blocks of ``width`` hidden units after the
-    affine map. The flow's output is added to the gains of
-    the network's own initialisation and starts at zero with standard deviation ``initial_sd``.
+    affine map. The flow's output is added to the gains of the network's own initialisation and
+    starts at zero with standard deviation ``initial_sd``.
+
+    Departures: the paper's prior is centred at zero (``prior_mean: zero``), where all outputs
+    are constant and no direction gets a gradient; with few labels its pull is stronger than the
+    data's and the network collapses. So the default centres it at the initial gains, which are
+    drawn before any data are seen. The paper's ``initial_sd`` of 0.002 needs some 6 000 steps to
+    widen; the default can widen in some hundred. Log-scales go through tanh.
 
     Source: Krueger, Huang, Islam, Turner, Lacoste and Courville (2017), "Bayesian
     hypernetworks", sections 3-4, https://arxiv.org/abs/1710.04759.
@@ -51,11 +57,21 @@ class BayesianHypernet(TrainedMethod):
         valid=Float(1e-6, 1e6),
         search=Float(0.1, 10, log=True),
     )
+    prior_mean: str = hyperparameter(
+        "initial",
+        "centre of the prior: the initial gains, or zero",
+        valid=Choice("initial", "zero"),
+    )
     initial_sd: float = hyperparameter(
-        0.002, "standard deviation of the gains at the start", valid=Float(0.0011, 10)
+        0.1,
+        "standard deviation of the gains at the start",
+        valid=Float(0.0011, 10),
+        search=Float(0.01, 0.5, log=True),
     )
     kl_annealing: bool = hyperparameter(
-        True, "let the weight of the KL rise from 0.001 to 1 in the first half of the fit"
+        False,
+        "let the weight of the KL rise from 0.001 to 1 in the first half of the fit; the epoch "
+        "that is kept is one of the second half",
     )
     data_init: bool = hyperparameter(
         False, "start with standardised pre-activations on 64 training examples"
@@ -108,6 +124,7 @@ class _HypernetModel(Model):
         self.sizes = [site.n_units for site in found.sites]
         self.n_activations = found.n_activations
         self.prior_precision = method.prior_precision
+        self.prior_mean = method.prior_mean
         if method.data_init:
             standardise(self.network, self.layers, inputs)
         start = torch.cat([layer.norms().detach() for layer in self.layers])
@@ -126,10 +143,11 @@ class _HypernetModel(Model):
         return self._run(inputs, gains), kl
 
     def gains_and_kl(self, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gains ``(..., n_gains)`` and ``log N(eps) - log_det - log N(g; 0, 1/precision)``."""
+        """Gains ``(..., n_gains)`` and ``log N(eps) - log_det - log N(g; mean, 1/precision)``."""
         shift, log_det = self.flow(noise)
         gains = self.start + shift
-        squares = self.prior_precision * gains.square().sum(-1) - noise.square().sum(-1)
+        from_mean = gains if self.prior_mean == "zero" else shift
+        squares = self.prior_precision * from_mean.square().sum(-1) - noise.square().sum(-1)
         log_scale = len(self.start) * math.log(self.prior_precision)
         return gains, 0.5 * (squares - log_scale) - log_det  # the 2 pi cancel
 

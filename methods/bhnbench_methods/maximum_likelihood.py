@@ -34,7 +34,6 @@ class MaximumLikelihood(TrainedMethod):
         0.0,
         "precision of the Gaussian prior on the weights; 0 is maximum likelihood",
         valid=Float(0, 1e6),
-        search=Float(0, 1),
     )
 
     def fit_many(

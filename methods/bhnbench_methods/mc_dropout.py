@@ -50,7 +50,6 @@ class MCDropout(TrainedMethod):
         0.0,
         "precision of the Gaussian prior on the weights",
         valid=Float(0, 1e6),
-        search=Float(0, 1),
     )
 
     def fit_many(
@@ -101,14 +100,22 @@ class _DropoutModel(Model):
         return masks.bernoulli_(1 - self.rate, generator=rng)
 
     def forward(self, inputs: torch.Tensor, noise: torch.Tensor) -> Forward:
-        """Outputs under one mask an example, and negative log prior."""
+        """Outputs under one mask an example, and the KL up to a constant (Gal, equation 6).
+
+        A gated layer's mask multiplies ``M = W / (1 - rate)``, and its KL is ``(1 - rate)``
+        times the negative log prior of ``M``: the one of ``W`` over ``1 - rate``.
+        """
         outputs = self._run(inputs, noise)
-        return outputs, negative_log_prior(self.network, outputs, self.weight_decay)
+        penalty = negative_log_prior(self.network, outputs, self.weight_decay)
+        more = self.weight_decay * self.rate / (1 - self.rate)  # 1 / (1 - p) = 1 + p / (1 - p)
+        for gate in self.gates:
+            penalty = penalty + negative_log_prior(gate, outputs, more)
+        return outputs, penalty
 
     def sample(
         self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
     ) -> torch.Tensor:
-        """Outputs under one mask a sample; a mask is a draw of its own, whatever the chunks."""
+        """Outputs under one mask a sample; more samples begin with the same masks."""
         masks = torch.empty(n_samples, self.n_gates, dtype=self.dtype)
         for mask in masks:
             mask.bernoulli_(1 - self.rate, generator=rng)

@@ -19,18 +19,20 @@ class Streams:
     forward: int  # seed of random layers in the user's own network
     order: torch.Generator  # order of the examples
     noise: torch.Generator  # noise of the method, on the device of the problem
-    validation: torch.Generator
+    validation: int  # seed of the samples that score an epoch: the same for all epochs
 
     @classmethod
     def draw(cls, rng: torch.Generator, device: torch.device) -> Streams:
         """Fork ``rng``, which advances by one draw."""
-        init, forward, *seeds = torch.randint(_SEEDS, (5,), generator=rng).tolist()
-        devices = (torch.device("cpu"), device, torch.device("cpu"))
-        order, noise, validation = (
-            torch.Generator(device).manual_seed(seed)
-            for device, seed in zip(devices, seeds, strict=True)
+        seeds = torch.randint(_SEEDS, (5,), generator=rng).tolist()
+        init, forward, order, noise, validation = seeds
+        return cls(
+            init,
+            forward,
+            order=torch.Generator().manual_seed(order),
+            noise=torch.Generator(device).manual_seed(noise),
+            validation=validation,
         )
-        return cls(init, forward, order, noise, validation)
 
 
 @contextmanager

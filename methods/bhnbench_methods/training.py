@@ -168,14 +168,16 @@ class _Training:
             with torch.no_grad():
                 model.eval()
                 n_samples = self.recipe.n_validation_samples
-                outputs.append(model.sample(split.inputs, n_samples, rng=streams.validation))
+                rng = torch.Generator().manual_seed(streams.validation)
+                outputs.append(model.sample(split.inputs, n_samples, rng=rng))
                 model.train()
                 log_prob = self.budget.likelihood.log_prob(outputs[-1], split.targets)
             scores.append((log_prob.logsumexp(0) - math.log(n_samples)).mean())
         score = torch.stack(scores)
         if score.isnan().any():
             raise _diverged(f"epoch {epoch}: the validation log-likelihood", self.last_loss)
-        self.best.update(score)
+        if self.recipe.kl_weight_at(epoch, self.budget.epochs) == 1.0:
+            self.best.update(score)  # before, the objective is not the ELBO yet
         return outputs
 
 
@@ -188,8 +190,8 @@ class _Minibatches:
     """Minibatches of R training splits, each in an order of its own."""
 
     def __init__(self, splits: Sequence[Split], batch_size: int) -> None:
-        self.batch_size = batch_size
         self.n = len(splits[0])
+        self.sizes = _batch_sizes(self.n, batch_size)
         distinct = {id(split): split for split in splits}  # ensemble members share one
         rows = {key: row for row, key in enumerate(distinct)}
         self.offsets = torch.tensor([[rows[id(split)] * self.n] for split in splits])
@@ -204,8 +206,7 @@ class _Minibatches:
         """All examples once, ``(R, batch_size, ...)`` at a time; the last batch may be smaller."""
         orders = torch.stack([torch.randperm(self.n, generator=rng) for rng in rngs])
         orders = (orders + self.offsets).to(self.inputs.device)
-        for start in range(0, self.n, self.batch_size):
-            index = orders[:, start : start + self.batch_size]
+        for index in orders.split_with_sizes(self.sizes, dim=1):
             rows = index.reshape(-1)
             inputs = self.inputs.index_select(0, rows)
             targets = self.targets.index_select(0, rows)
@@ -213,6 +214,15 @@ class _Minibatches:
                 inputs.view(*index.shape, *inputs.shape[1:]),
                 targets.view(*index.shape, *targets.shape[1:]),
             )
+
+
+def _batch_sizes(n: int, batch_size: int) -> list[int]:
+    """Full batches and the rest; a rest of one joins the batch before, for batch norm's sake."""
+    full, rest = divmod(n, batch_size)
+    sizes = [batch_size] * full + ([rest] if rest else [])
+    if rest == 1 and full and batch_size > 1:
+        sizes[-2:] = [batch_size + 1]
+    return sizes
 
 
 class _Best:

@@ -9,7 +9,7 @@ from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import RunRecord, StudyRecord, TrialRecord
 from bhnbench.selection import best_trial
 from bhnbench.space import Value
-from bhnbench.specs import RunSpec, StudySpec
+from bhnbench.specs import RunSpec, StudySpec, digest
 
 
 @dataclass(frozen=True)
@@ -108,5 +108,5 @@ def _status(
         trial_runs=[by_id[trial.run_id] for trial in trials],
         best=best,
         evaluations=evaluations,
-        expected_seconds=seconds.get((study.task.name, study.method.name)),
+        expected_seconds=seconds.get((digest(study.task.identity), study.method.name)),
     )

@@ -45,8 +45,8 @@ class DigitClassification(Task):
     [0, 1]. The splits are fixed; seeds differ in the method's random stream only.
 
     Departures from the paper's 2 x 800 units and 200 to 500 epochs: smaller defaults, so that a
-    run takes seconds. The parameters after the last epoch are scored, not the best epoch's,
-    unless the method chooses otherwise.
+    run takes seconds. The method decides which epoch's parameters it returns; the
+    built-in ones return the best on validation data.
     """
 
     dataset: str = setting("digits", "data set", valid=NAMES)

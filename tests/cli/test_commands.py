@@ -192,7 +192,9 @@ def test_run_prints_scores_and_records_nothing(tmp_path: Path) -> None:
 def test_run_tells_a_failure() -> None:
     result = call("run", "guess", "failing")
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: the run failed: error: RuntimeError: the plugin broke")
+    assert result.stderr.startswith(
+        "error: the run failed (error): RuntimeError: the plugin broke"
+    )
 
 
 @pytest.mark.parametrize(

@@ -134,13 +134,17 @@ def hypernet(method: BayesianHypernet) -> _HypernetModel:
     return _HypernetModel(Problem(split, split, Categorical(2), network, 1, 4), method)
 
 
-def test_kl_of_affine_flow_is_that_of_gaussians() -> None:
-    """KL(N(m, s^2) || N(0, 1/p)) = sum 1/2 (p (s^2 + m^2) - 1 - log(p s^2))."""
+@pytest.mark.parametrize("prior_mean", ["initial", "zero"])
+def test_kl_of_affine_flow_is_that_of_gaussians(prior_mean: str) -> None:
+    """KL(N(m, s^2) || N(0, 1/p)) = sum 1/2 (p (s^2 + m^2) - 1 - log(p s^2)), m from the mean."""
     precision = 2.5
-    model = hypernet(BayesianHypernet(flow="affine", prior_precision=precision, initial_sd=0.3))
+    method = BayesianHypernet(
+        flow="affine", prior_precision=precision, initial_sd=0.3, prior_mean=prior_mean
+    )
+    model = hypernet(method)
     nn.init.normal_(model.flow.affine.shift)
     nn.init.normal_(model.flow.affine.raw_scale)
-    mean = model.start + model.flow.affine.shift
+    mean = model.flow.affine.shift + (model.start if prior_mean == "zero" else 0)
     variance = (model.flow.affine.raw_scale.exp() + 1e-3).square()
     terms = precision * (variance + mean.square()) - 1 - (precision * variance).log()
     exact = 0.5 * terms.sum().item()

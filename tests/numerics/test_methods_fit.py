@@ -239,6 +239,7 @@ def test_bayesian_linear_regression_is_exact(flow: str) -> None:
         n_coupling_layers=2,
         width=16,
         initial_sd=0.5,
+        prior_mean="zero",
         learning_rate=0.01,
         lr_decay=True,
         kl_annealing=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from bhnbench.contract import Problem, Split
 from bhnbench.errors import DivergedError, StopRunError
+from bhnbench.likelihoods import Categorical
 from bhnbench.testing.problems import make_problem
 from bhnbench_methods.adam import Adam
 from bhnbench_methods.bayesian_hypernet import BayesianHypernet, _HypernetModel
@@ -20,7 +22,7 @@ from bhnbench_methods.mc_dropout import MCDropout, _DropoutModel
 from bhnbench_methods.models import Model, PointModel
 from bhnbench_methods.replicas import Replicas
 from bhnbench_methods.streams import Streams
-from bhnbench_methods.training import MAX_GRAD_NORM, Recipe, _Training, train
+from bhnbench_methods.training import MAX_GRAD_NORM, Recipe, _batch_sizes, _Training, train
 
 CPU = torch.device("cpu")
 
@@ -215,7 +217,7 @@ def test_what_is_reported() -> None:
     problem = make_problem("regression", epochs=4)
     MaximumLikelihood().fit(problem, rng=rng(), report=report)
     assert set(seen[-1]) == {"log_likelihood", "rmse", "train_nll"}
-    BayesianHypernet(width=8).fit(problem, rng=rng(), report=report)
+    BayesianHypernet(width=8, kl_annealing=True).fit(problem, rng=rng(), report=report)
     assert set(seen[-1]) == {"log_likelihood", "rmse", "train_nll", "kl", "kl_weight"}
     assert [metrics["kl_weight"] for metrics in seen[-4:]] == pytest.approx([0.001, 0.501, 1, 1])
     no_validation = Split(problem.train.inputs[:0], problem.train.targets[:0])
@@ -272,3 +274,43 @@ def test_every_example_is_used_once_an_epoch() -> None:
     for seen, offset in zip(inputs, (0, 100, 0), strict=True):
         assert seen.sort().values.tolist() == [offset + i for i in range(23)]
     assert not torch.equal(inputs[0], inputs[2])
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"),
+    [(33, 32, [33]), (34, 32, [32, 2]), (65, 32, [32, 33]), (1, 32, [1]), (3, 1, [1, 1, 1])],
+)
+def test_no_batch_of_one_is_left_over(n: int, batch_size: int, sizes: list[int]) -> None:
+    """Batch norm cannot train on a single example."""
+    assert _batch_sizes(n, batch_size) == sizes
+
+
+def test_the_kl_has_its_full_weight_in_the_second_half() -> None:
+    """Only those epochs may be kept: the result is a fit of the ELBO."""
+    recipe = Recipe(learning_rate=1e-3, kl_annealing=True)
+    whole = [epoch for epoch in range(1, 41) if recipe.kl_weight_at(epoch, 40) == 1.0]
+    assert whole == list(range(21, 41))
+
+
+def test_a_default_hypernet_learns_from_few_labels() -> None:
+    """With 20 labels it fits about as well as the plain network: the prior does not win."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(20, 16, generator=generator)
+    targets = (inputs[:, 0] > 0).long() + 2 * (inputs[:, 1] > 0).long()
+    problem = Problem(
+        train=Split(inputs, targets),
+        validation=Split(inputs[:0], targets[:0]),
+        likelihood=Categorical(4),
+        network=partial(_classifier, 16, 100, 4),
+        epochs=200,
+        batch_size=20,
+    )
+    fitted = BayesianHypernet().fit(problem, rng=rng(), report=lambda step, metrics: None)
+    outputs = fitted.sample(inputs, 100, rng=rng())
+    assert problem.likelihood.scores(outputs, targets)["nll"] < 0.5 * math.log(4)
+
+
+def _classifier(n_inputs: int, n_hidden: int, n_outputs: int) -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Linear(n_inputs, n_hidden), torch.nn.ReLU(), torch.nn.Linear(n_hidden, n_outputs)
+    )

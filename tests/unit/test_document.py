@@ -169,7 +169,10 @@ def test_the_number_of_trials_is_not_part_of_a_study(tmp_path: Path) -> None:
          "log_uniform_values"),
         ("trials: 4}", "trials: 4}\nresources: {gpu: .inf}",
          "sweep.yaml:7: resources.gpu: must be a finite number, but got inf"),
-        ("sampler: tpe, trials: 4", "sampler: grid, trials: 4}\nmetric: {name: rmse",
+        ("sampler: tpe, trials: 4", "sampler: grid",
+         "sweep.yaml:6: search: sampler grid needs `values` under some method's `parameters`, "
+         "but got none"),
+        ("sampler: tpe, trials: 4", "sampler: tpe, trials: 4}\nmetric: {name: rmse",
          "sweep.yaml:7: metric: task guess has no metric 'rmse'; known: closeness"),
     ],
 )  # fmt: skip

@@ -308,11 +308,11 @@ def test_a_search_under_way_is_said_to_be_so(bench):
     board = b.board()
     assert [row.rank for row in board.tables[0].rows] == [None, None]
     assert {row.reason for row in board.tables[0].rows} == {
-        "search still running: 2 of 3 trials"
+        "search unfinished: 2 of 3 trials"
     }  # fmt: skip
     assert board.n_left == 6
     for format_ in ("table", "markdown", "csv", "json"):
-        assert "search still running" in render(board, format_)
+        assert "search unfinished" in render(board, format_)
     assert draw_figures(b.ledger, b.record) == {"exam": {}}
 
 

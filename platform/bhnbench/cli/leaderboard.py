@@ -23,7 +23,7 @@ from bhnbench.home import Home
 def leaderboard(
     sweep: str | None, format_: str, metric: str | None, as_json: bool, home: Home
 ) -> None:
-    """Rank the methods of SWEEP per task (default: the sweep started last)."""
+    """Rank the methods of SWEEP, a name or number, per task (default: started last)."""
     from bhnbench.leaderboard.ranking import build_leaderboard
     from bhnbench.leaderboard.tables import render
     from bhnbench.ledger.ledger import Ledger

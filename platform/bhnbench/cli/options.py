@@ -41,11 +41,11 @@ def print_json(content: object) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console; as wide as the terminal, or 100 columns where there is none."""
+    """A rich console; as wide as the terminal, or as its content where there is none."""
     from rich.console import Console
 
     out = Console(stderr=stderr, highlight=False)
-    return out if out.is_terminal else Console(stderr=stderr, highlight=False, width=100)
+    return out if out.is_terminal else Console(stderr=stderr, highlight=False, width=160)
 
 
 def find_sweep(ledger: Ledger, reference: str | None) -> SweepRecord:

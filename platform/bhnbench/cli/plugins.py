@@ -74,7 +74,7 @@ def _describe(plugin: Plugin) -> dict[str, Any]:
     return _summary(plugin) | {
         "kind": plugin.kind,
         "version": cls.version,
-        "doc": inspect.cleandoc(cls.__doc__ or ""),
+        "doc": inspect.cleandoc(cls.__doc__ or "").replace("``", "`"),
         "fields": [
             {
                 "name": field.name,

@@ -26,6 +26,7 @@ class Progress:
         self._ledger: Ledger | None = None
         self._record: SweepRecord | None = None
         self._started = time.monotonic()
+        self._first_landed = 0.0
         self._n_landed = 0
         self._n_planned = 0
         self._live = Live(
@@ -60,6 +61,8 @@ class Progress:
     def landed(self, position: int, key: str) -> None:
         """A run is in the ledger."""
         self._n_landed += 1
+        if self._n_landed == 1:
+            self._first_landed = time.monotonic()  # before, Ray and the workers were starting
         if self._console.is_terminal or self._record is None or self._ledger is None:
             return
         run = self._ledger.runs([key])[key]
@@ -81,7 +84,9 @@ class Progress:
         left = max(self._n_planned - self._n_landed, 0)
         name = self._record.name if self._record else ""
         elapsed = time.monotonic() - self._started
-        rest = duration(elapsed / self._n_landed * left) if self._n_landed else "?"
+        since_first = time.monotonic() - self._first_landed
+        pace = since_first / (self._n_landed - 1) if self._n_landed > 1 else None
+        rest = duration(None if pace is None else pace * left)
         done = f"{self._n_landed} of {self._n_planned} runs"
         return f"{name}: {done}, {duration(elapsed)} so far, about {rest} left"
 
@@ -101,7 +106,15 @@ def progress_table(statuses: list[StudyStatus], title: str) -> Table:
     table = Table(title=title, title_justify="left", expand=False)
     for heading in ("task", "method"):
         table.add_column(heading, overflow="fold")
-    for heading in ("search", "evaluate", "running", "stopped", "failed", "best", "time"):
+    for heading in (
+        "search",
+        "evaluate",
+        "running",
+        "stopped",
+        "failed",
+        "best (validation)",
+        "time",
+    ):
         table.add_column(heading, justify="right")
     for status in statuses:
         ended = sum(trial.state != "running" for trial in status.trials)

@@ -62,7 +62,7 @@ def run(
     spec = RunSpec(plugins["task"], plugins["method"], phase, seed)
     result = execute(spec, n_threads=threads)
     if result.outcome is None:
-        raise BhnbenchError(f"the run failed: {result.failure}: {result.message}")
+        raise BhnbenchError(f"the run failed ({result.failure}): {result.message}")
     if as_json:
         scores = dict(result.outcome.scores)
         print_json({"key": spec.key, "scores": scores, "cost": asdict(result.cost)})

@@ -79,14 +79,16 @@ def _print(record: RunRecord, points: Sequence[Point], tables: Mapping[str, Any]
     spec, out = record.spec, console()
     click.echo(f"run {record.id}  {record.key}")
     failed = f" ({record.failure}: {record.message})" if record.failure else ""
-    click.echo(f"{spec.method.name} on {spec.task.name}: {record.state}{failed}")
+    ended = f"stopped early at step {points[-1][0]}" if record.state == "pruned" else record.state
+    click.echo(f"{spec.method.name} on {spec.task.name}: {ended}{failed}")
     attempts = f", attempt {record.attempts}" if record.attempts > 1 else ""
     click.echo(f"phase {spec.phase}, scored on {spec.holdout}, seed {spec.seed}{attempts}")
     cost = record.cost
     memory = f", peak memory {cost.peak_memory_mb:.0f} MiB" if cost.peak_memory_mb else ""
     seconds = duration(cost.fit_seconds), duration(cost.score_seconds)
     click.echo(f"fitting {seconds[0]}, scoring {seconds[1]}{memory}")
-    out.print(_pairs("scores", {k: f"{v:.6g}" for k, v in record.scores.items()}))
+    if record.scores:
+        out.print(_pairs("scores", {k: f"{v:.6g}" for k, v in record.scores.items()}))
     out.print(_pairs(f"configuration of {spec.method.name}", spec.method.settings))
     out.print(_pairs(f"settings of {spec.task.name}", spec.task.settings))
     if points:

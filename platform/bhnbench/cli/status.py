@@ -22,14 +22,14 @@ SHOWN_FAILURES = 20
 @json_option
 @home_option
 def status(sweep: str | None, as_json: bool, home: Home) -> None:
-    """Show where each study of SWEEP stands (default: the sweep started last)."""
+    """Show where each study of SWEEP, a name or number, stands (default: started last)."""
     from bhnbench.ledger.ledger import Ledger
     from bhnbench.status import study_statuses
 
     with Ledger(home.ledger) as ledger:
         record = find_sweep(ledger, sweep)
         statuses = study_statuses(ledger, record.studies, record.n_seeds)
-        others = sorted({other.name for other in ledger.sweeps()} - {record.name})
+        others = [other for other in ledger.sweeps() if other.id != record.id]
     if as_json:
         print_json(_content(record, statuses))
         return
@@ -38,7 +38,10 @@ def status(sweep: str | None, as_json: bool, home: Home) -> None:
     console().print(progress_table(statuses, _headline(record, statuses)))
     _print_failures(statuses)
     if others:
-        click.echo(f"other sweeps here: {', '.join(others)}")
+        click.echo("other sweeps here (a number or name after `bhnbench status` picks one):")
+    for other in others:
+        tasks = ", ".join(dict.fromkeys(study.spec.labels[0] for study in other.studies))
+        click.echo(f"  {other.id}  {other.name}: {tasks}")
 
 
 def _headline(record: SweepRecord, statuses: Sequence[StudyStatus]) -> str:

@@ -15,6 +15,7 @@ from bhnbench.home import Home
 
 if TYPE_CHECKING:
     from bhnbench.driver import SweepEnd
+    from bhnbench.ledger.ledger import Ledger
     from bhnbench.status import StudyStatus
     from bhnbench.sweep.document import Sweep
 
@@ -63,7 +64,24 @@ def sweep(file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, ho
         if not end.interrupted:
             board = build_leaderboard(ledger, record)
             click.echo(render(board, "json" if as_json else "table"))
+            _save_figures(end, ledger, home)
     _conclude(end, statuses, [str(file), *_options(overrides, home)], _options((), home))
+
+
+def _save_figures(end: SweepEnd, ledger: Ledger, home: Home) -> None:
+    """Draw what the tasks draw into the home; a figure that fails is told, and no more."""
+    from bhnbench.errors import BhnbenchError
+    from bhnbench.leaderboard.plots import save_figures
+
+    folder = home.folder / "figures" / f"{end.record.name}-{end.record.id}"
+    if not end.n_executed and folder.exists():
+        return
+    try:
+        drawn = save_figures(ledger, end.record, folder)
+    except BhnbenchError as error:
+        click.echo(f"figures: {error}", err=True)
+    else:
+        click.echo(f"{len(drawn)} figures in {folder}" if drawn else "nothing to draw", err=True)
 
 
 def _options(overrides: Sequence[str], home: Home) -> list[str]:
@@ -180,7 +198,7 @@ def _print_plan_table(document: Sweep, statuses: Sequence[StudyStatus], slots: i
         table.add_column(heading, justify="right")
     for status in statuses:
         known = status.n_trials + status.n_seeds - status.n_left
-        numbers = (status.n_trials, status.n_seeds, known, status.n_left)
+        numbers = (status.n_trials or "none", status.n_seeds, known, status.n_left)
         expected = duration(_expected([status], slots))
         table.add_row(*status.study.labels, *map(str, numbers), expected)
     console().print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,11 @@ def ui(port: int, home: Home) -> None:
         file = Path(home.tracking_uri.removeprefix("sqlite:///"))
         if not file.exists():
             raise BhnbenchError(f"{file}: no MLflow data yet; run a sweep, or `bhnbench sync`")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise BhnbenchError(f"port {port} is taken; name another one with --port")
     click.echo(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", err=True)
+    click.echo("figures: experiment -> a study -> Artifacts -> figures", err=True)
     environment = os.environ | {
         "MLFLOW_BACKEND_STORE_URI": home.tracking_uri,  # not an argument: it may hold a password
         "MLFLOW_DISABLE_TELEMETRY": "true",

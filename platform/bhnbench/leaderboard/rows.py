@@ -90,7 +90,7 @@ def _reason(status: StudyStatus, search: Search, seeds: Sequence[SeedRun], metri
         )
     if not search.over:
         failed = f", {counts(search.failures)}" if search.failures else ""
-        text = f"search still running: {search.n_ended} of {search.n_trials} trials{failed}"
+        text = f"search unfinished: {search.n_ended} of {search.n_trials} trials{failed}"
         return _with_example(text, search.example)
     if any(run.scores for run in seeds):
         return f"its runs have no {metric}"

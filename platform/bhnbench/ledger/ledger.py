@@ -26,7 +26,7 @@ from bhnbench.ledger.models import (
 from bhnbench.ledger.records import RunRecord, SweepRecord, TrialRecord, TrialRef
 from bhnbench.ledger.rows import ensure_study, put_results, put_trial, run_records, sweep_record
 from bhnbench.runs import Point, RunResult, RunState
-from bhnbench.specs import RunSpec, run_to_json, study_to_json
+from bhnbench.specs import RunSpec, digest, run_to_json, study_to_json
 
 if TYPE_CHECKING:
     from bhnbench.sweep.document import Sweep
@@ -128,6 +128,7 @@ class Ledger:
                 row = RunRow(
                     key=spec.key,
                     task_name=spec.task.name,
+                    task_key=digest(spec.task.identity),
                     method_name=spec.method.name,
                     spec=run_to_json(spec),
                     attempts=0,
@@ -196,7 +197,7 @@ class Ledger:
             rows: Sequence[RunRow] = []
             if reference.isdecimal() and len(reference) < 10:
                 rows = session.scalars(select(RunRow).filter_by(id=int(reference))).all()
-            if not rows and len(reference) >= 6:
+            if not rows and len(reference) >= 4:
                 matches = RunRow.key.startswith(reference.lower(), autoescape=True)
                 rows = session.scalars(select(RunRow).where(matches)).all()
             return run_records(session, rows)
@@ -217,10 +218,10 @@ class Ledger:
             return {row.name: row.columns for row in rows}
 
     def mean_seconds(self) -> dict[tuple[str, str], float]:
-        """Mean duration of the done runs of each (task name, method name)."""
+        """Mean duration of the done runs of each (task's digest, method's name)."""
         with self._session() as session:
             seconds = func.avg(RunRow.fit_seconds + RunRow.score_seconds)
-            names = RunRow.task_name, RunRow.method_name
+            names = RunRow.task_key, RunRow.method_name
             query = select(*names, seconds).where(RunRow.state == "done").group_by(*names)
             rows = session.execute(query)
             return {(task, method): mean for task, method, mean in rows}

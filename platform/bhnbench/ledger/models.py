@@ -102,6 +102,7 @@ class RunRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(64), unique=True)
     task_name: Mapped[str] = mapped_column(Text, index=True)
+    task_key: Mapped[str] = mapped_column(String(64))  # of the task with its settings
     method_name: Mapped[str] = mapped_column(Text)
     spec: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(String(20), index=True)

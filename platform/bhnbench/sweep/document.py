@@ -74,6 +74,9 @@ def read_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:
     tasks = reader.tasks(document.content.get("metric"))
     methods = reader.methods(searching=search is not None, grid=grid)
     mistakes += structural + reader.mistakes
+    if grid and methods and not any(method.space for method in methods):
+        rule = "sampler grid needs `values` under some method's `parameters`, but got none"
+        mistakes.append(document.mistake(("search",), rule))
     if model is not None:
         mistakes += _check_search(document, model)
     if mistakes or model is None:

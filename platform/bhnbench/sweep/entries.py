@@ -93,7 +93,7 @@ class EntryReader:
             spec, cls = bound
             chosen = self._metric(cls.metrics, metric, spec.name)
             if chosen is not None:
-                found.append(TaskEntry(label, spec, chosen))
+                found.append(TaskEntry(_with_settings(label, entry, spec, cls), spec, chosen))
         return found
 
     def methods(self, *, searching: bool, grid: bool) -> list[MethodEntry]:
@@ -211,6 +211,16 @@ class EntryReader:
             return fields_of(plugins.load_method(name))
         except BhnbenchError:
             return None  # said once, by _bind
+
+
+def _with_settings(label: str, entry: Mapping[str, Any], spec: PluginSpec, cls: type) -> str:
+    """A task's own name, with the settings that make it another task than it is by default."""
+    if label != spec.name or "label" in entry:
+        return label
+    fields = fields_of(cls).values()
+    changed = [f.name for f in fields if f.name in entry and spec.settings[f.name] != f.default]
+    shown = ", ".join(f"{name}={spec.settings[name]}" for name in changed)
+    return f"{label}({shown})" if shown else label
 
 
 def _own_spaces(cls: type, entry: Mapping[str, Any]) -> dict[str, Space]:

@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("key", sa.String(length=64), nullable=False),
         sa.Column("task_name", sa.Text(), nullable=False),
+        sa.Column("task_key", sa.String(length=64), nullable=False),
         sa.Column("method_name", sa.Text(), nullable=False),
         sa.Column("spec", sa.JSON(), nullable=False),
         sa.Column("state", sa.String(length=20), nullable=False),
