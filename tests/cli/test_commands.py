@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -63,6 +64,12 @@ def test_every_command_has_help_and_stands_in_the_readme() -> None:
         assert result.exit_code == 0
         assert f"  {name} " in overview
         assert f"bhnbench {name}" in readme, name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_a_home(name: str) -> None:
+    parameters = {p.name: p for p in main.get_command(click.Context(main), name).params}
+    assert "--home" in parameters["home"].opts
 
 
 def test_help_imports_next_to_nothing() -> None:

@@ -30,6 +30,11 @@ def home_option(command: F) -> F:
     )(command)
 
 
+def any_home_option(command: F) -> F:
+    """``--home DIR`` for commands that need no home, so that scripts may pass it everywhere."""
+    return click.option("--home", metavar="DIR", hidden=True, expose_value=False)(command)
+
+
 def json_option(command: F) -> F:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

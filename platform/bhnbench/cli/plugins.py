@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bhnbench.cli.options import console, json_option, print_json
+from bhnbench.cli.options import any_home_option, console, json_option, print_json
 
 if TYPE_CHECKING:
     from bhnbench.plugins import Kind, Plugin
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("name", required=False)
 @json_option
+@any_home_option
 def methods(name: str | None, as_json: bool) -> None:
     """List the installed methods, or describe NAME."""
     _list_or_describe("method", name, as_json=as_json)
@@ -24,12 +25,15 @@ def methods(name: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("name", required=False)
 @json_option
+@any_home_option
 def tasks(name: str | None, as_json: bool) -> None:
     """List the installed tasks, or describe NAME."""
     _list_or_describe("task", name, as_json=as_json)
 
 
 @click.command()
+@click.option("--json", is_flag=True, hidden=True, expose_value=False)  # it is JSON anyway
+@any_home_option
 def schema() -> None:
     """Print the JSON schema of the sweep file, for editors that complete and check YAML."""
     from bhnbench.sweep.schema import json_schema

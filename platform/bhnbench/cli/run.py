@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from bhnbench.cli.options import console, duration, json_option, print_json
+from bhnbench.cli.options import any_home_option, console, duration, json_option, print_json
 from bhnbench.contract import Metric
 from bhnbench.errors import BhnbenchError, InvalidSweepError
 from bhnbench.plugins import Kind
@@ -34,6 +34,7 @@ from bhnbench.specs import Phase
 )
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @json_option
+@any_home_option
 def run(
     task: str,
     method: str,

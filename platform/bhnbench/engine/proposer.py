@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.distributions import (
@@ -108,7 +107,7 @@ class Proposer:
         )
 
 
-def metric_points(points: list[Point] | Any, metric: str) -> list[tuple[int, float]]:  # noqa: ANN401
+def metric_points(points: Sequence[Point], metric: str) -> list[tuple[int, float]]:
     """The (step, value) reports of one metric."""
     return [(step, metrics[metric]) for step, metrics in points if metric in metrics]
 
