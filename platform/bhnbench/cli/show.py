@@ -76,7 +76,7 @@ def _content(
 
 
 def _print(record: RunRecord, points: Sequence[Point], tables: Mapping[str, Any]) -> None:
-    spec, out = record.spec, console()
+    spec = record.spec
     click.echo(f"run {record.id}  {record.key}")
     failed = f" ({record.failure}: {record.message})" if record.failure else ""
     ended = f"stopped early at step {points[-1][0]}" if record.state == "pruned" else record.state
@@ -88,30 +88,32 @@ def _print(record: RunRecord, points: Sequence[Point], tables: Mapping[str, Any]
     seconds = duration(cost.fit_seconds), duration(cost.score_seconds)
     click.echo(f"fitting {seconds[0]}, scoring {seconds[1]}{memory}")
     if record.scores:
-        out.print(_pairs("scores", {k: f"{v:.6g}" for k, v in record.scores.items()}))
-    out.print(_pairs(f"configuration of {spec.method.name}", spec.method.settings))
-    out.print(_pairs(f"settings of {spec.task.name}", spec.task.settings))
+        _print_pairs("scores", {k: f"{v:.6g}" for k, v in record.scores.items()})
+    _print_pairs(f"configuration of {spec.method.name}", spec.method.settings)
+    _print_pairs(f"settings of {spec.task.name}", spec.task.settings)
     if points:
-        out.print(_curve(points))
+        _print_curve(points)
     for name, columns in tables.items():
         rows = len(next(iter(columns.values()), []))
         click.echo(f"table {name}: {rows} rows of {', '.join(columns)} (whole with --json)")
-    out.print(_pairs("provenance", _flat(record.provenance)))
+    _print_pairs("provenance", _flat(record.provenance))
     click.echo(f"repeat it with:\n  {repeat_command(record)}")
 
 
-def _pairs(title: str, content: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table
+def _print_pairs(title: str, content: Mapping[str, Any]) -> None:
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", show_header=False)
+    click.echo(f"\n{title}")
+
+    table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in content.items():
         table.add_row(name, "null" if value is None else str(value))
-    return table
+    console().print(table)
 
 
-def _curve(points: Sequence[Point]) -> Any:  # noqa: ANN401 - a rich table
+def _print_curve(points: Sequence[Point]) -> None:
     from rich.table import Table
 
     names = list(dict.fromkeys(name for _, metrics in points for name in metrics))
@@ -119,11 +121,12 @@ def _curve(points: Sequence[Point]) -> Any:  # noqa: ANN401 - a rich table
     shown = [*points[::stride]]
     if shown[-1] is not points[-1]:
         shown.append(points[-1])
-    table = Table("step", *names, title="curve", title_justify="left")
+    table = Table("step", *names)
+    click.echo("\ncurve")
     for step, metrics in shown:
         values = (f"{metrics[name]:.4g}" if name in metrics else "" for name in names)
         table.add_row(str(step), *values)
-    return table
+    console().print(table)
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
