@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from bhnbench.errors import BhnbenchError, StopRunError
 from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import RunRecord, SweepRecord
 from bhnbench.runner import execute
-from bhnbench.runs import RunResult
+from bhnbench.runs import Point, RunResult
 from bhnbench.statistics import summarize
 from bhnbench.sweep.document import read_sweep
 from bhnbench.tracking.addresses import reason, shown
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 SEARCHED = """\
 name: demo
-tasks: [{name: guess, n_steps: 3}]
+tasks: [{name: guess, label: guess, n_steps: 3}]
 methods: [constant]
 search: {sampler: random, trials: 3}
 evaluate: {seeds: 3}
@@ -135,10 +135,10 @@ def execute_and_land(coordinator: Coordinator, work: Work) -> None:
     """As the engine does it, early termination included."""
     stopped = False
 
-    def listen(so_far: RunResult) -> None:
+    def listen(points: Sequence[Point], so_far: Callable[[], RunResult]) -> None:
         nonlocal stopped
         if work.early_termination:
-            stopped = coordinator.stops_at_rung(work, so_far)
+            stopped = coordinator.stops_at_rung(work, so_far())
             if stopped:
                 raise StopRunError
 
@@ -170,7 +170,7 @@ def statuses(runs: list[Any]) -> dict[str, int]:
 def test_an_experiment_with_a_parent_a_study_and_a_child_a_run(tmp_path: Path) -> None:
     document = """\
 name: demo
-tasks: [{name: guess, n_steps: 4}]
+tasks: [{name: guess, label: guess, n_steps: 4}]
 methods: [constant, {name: failing, how: diverge}]
 search: {sampler: random, trials: 4, early_terminate: {type: asha, min_iter: 1, eta: 2}}
 evaluate: {seeds: 3}
