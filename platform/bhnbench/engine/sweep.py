@@ -49,13 +49,14 @@ def open_cluster(resources: Resources) -> Iterator[int]:
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         address = os.environ.get("RAY_ADDRESS") or "local"
         try:
-            ray.init(
-                address,
-                include_dashboard=False if address == "local" else None,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                configure_logging=False,
-            )
+            with _interrupts_deferred():
+                ray.init(
+                    address,
+                    include_dashboard=False if address == "local" else None,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    configure_logging=False,
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ResourceError(
@@ -65,6 +66,22 @@ def open_cluster(resources: Resources) -> Iterator[int]:
             yield count_slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Ctrl-C within the block is heard at its end: Ray may crash when its start is broken off."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            raise KeyboardInterrupt
 
 
 def run_to_the_end(

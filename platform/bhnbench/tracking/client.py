@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 from pathlib import Path
 
 # Before mlflow is imported; what the user has set stays.
@@ -62,5 +63,22 @@ def _probe(uri: str) -> None:
     """Fail at once where the database cannot be reached: MLflow tries for minutes."""
     url = parse(uri)
     if url is not None and url.get_backend_name() == "sqlite" and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        _make_whole(Path(url.database))
     inspect(create_engine(uri, poolclass=NullPool)).get_table_names()
+
+
+def _make_whole(file: Path) -> None:
+    """Make a new SQLite store elsewhere and move it into place.
+
+    MLflow makes its tables in many steps; killed between two of them, it leaves a file that it
+    can neither use nor repair.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        part = Path(folder) / file.name
+        uri = f"sqlite:///{part}"
+        MlflowClient(tracking_uri=uri).search_experiments()
+        close_client(uri)
+        part.replace(file)
