@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
