@@ -8,9 +8,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from matplotlib.figure import Figure
@@ -62,6 +64,7 @@ class Problem:
     network: Callable[[], torch.nn.Module]  # maps inputs to outputs (n, n_outputs)
     epochs: int
     batch_size: int
+    prior: Predictive | None = None  # belief before these data: what a fit to others returned
 
 
 class Predictive(Protocol):
@@ -73,6 +76,17 @@ class Predictive(Protocol):
         """Outputs ``(n_samples, n, n_outputs)``, differentiable in ``inputs``."""
 
 
+@runtime_checkable
+class Prunable(Protocol):
+    """A predictive that knows which weights of its network it does not need."""
+
+    def sparsity(self) -> Mapping[str, float]:
+        """Fraction of zero weights in each layer, by its name in the network."""
+
+    def pruned(self) -> torch.nn.Module:
+        """The problem's network as a plain module, pruned weights zero and means elsewhere."""
+
+
 class Method(ABC):
     """A frozen dataclass whose fields are its hyperparameters.
 
@@ -80,6 +94,7 @@ class Method(ABC):
     """
 
     version: ClassVar[str] = "1"  # raise it when the same configuration gives other numbers
+    takes_prior: ClassVar[bool] = False  # whether it heeds ``problem.prior``
 
     @abstractmethod
     def fit(
@@ -90,7 +105,11 @@ class Method(ABC):
         report: Report,
         warm_start: Predictive | None = None,
     ) -> Predictive:
-        """Train on ``problem.train``; go on from ``warm_start``, an earlier fit's result."""
+        """Train on ``problem.train``; go on from ``warm_start``, an earlier fit's result.
+
+        Warns:
+            PosteriorWarning: the posterior has collapsed, or its samples are not finite.
+        """
 
     def fit_many(
         self,
@@ -123,6 +142,14 @@ class Fit(Protocol):
         warm_start: Predictive | None = None,
     ) -> Predictive:
         """Fit. Pass ``report`` on where the fit's steps are the run's steps."""
+
+    def many(
+        self,
+        problems: Sequence[Problem],
+        *,
+        warm_starts: Sequence[Predictive | None] | None = None,
+    ) -> list[Predictive]:
+        """Fit folds and the like together; the results are those of one fit after another."""
 
 
 class Checkpoint(Protocol):
@@ -176,3 +203,50 @@ class Task(ABC):
         checkpoint: Checkpoint,
     ) -> Outcome:
         """Fit as the protocol says and score on ``holdout``; scores hold every metric."""
+
+
+Progress = Callable[[str, int, int | None], None]
+"""``progress(path, n_bytes, n_bytes_in_all)`` while a file is fetched; None: nobody knows."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A published file of a data set: its place below a data folder, and how to know it."""
+
+    path: str
+    digest: str  # "sha256:..." or "md5:..."
+    size: int | None = None  # bytes as published, where known
+    decompressed: bool = False  # the digest is of what the gzip file holds: mirrors pack it anew
+
+
+class DataSource(ABC):
+    """Where a data set comes from. Its module is light to import: a listing reads them all."""
+
+    doc: str  # "Name: what it holds."
+    origin: str  # who made it, and under which licence where one is stated
+    files: Sequence[DataFile]  # none: it comes with an installed package
+
+    @property
+    @abstractmethod
+    def folders(self) -> Sequence[Path]:
+        """Where files are looked for, in that order; a download goes to the last one."""
+
+    @abstractmethod
+    def locate(self, file: DataFile) -> Path | None:
+        """Where the file lies on this machine, unchecked; None where it does not."""
+
+    @abstractmethod
+    def verify(self, file: DataFile) -> None:
+        """Check a file that lies on this machine.
+
+        Raises:
+            DataError: it is missing or wrong; says what to do.
+        """
+
+    @abstractmethod
+    def prepare(self, progress: Progress) -> None:
+        """Fetch what is missing, and check all of it, also what needs no fetching.
+
+        Raises:
+            DataError: a file cannot be had, or is not what it should be.
+        """

@@ -74,7 +74,8 @@ def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) 
         try:
             if slots:
                 coordinator = Coordinator(ledger, record, landed)
-                run_to_the_end(coordinator, sweep.resources, slots, home.checkpoints)
+                with home.scratch() as scratch:
+                    run_to_the_end(coordinator, sweep.resources, slots, home.checkpoints, scratch)
             ledger.finish_sweep(record.id)
         except KeyboardInterrupt:
             interrupted = True

@@ -14,6 +14,7 @@
         ├── UnsupportedError      the method says it cannot do this problem
         └── ContractError         a plugin broke its promise
     StopRunError                  raised by ``report`` to end a run early; no failure
+    PosteriorWarning              a run goes on, but its posterior is suspect; kept in its record
 
 Form: rule, values, fix, in one line.
 """
@@ -21,7 +22,7 @@ Form: rule, values, fix, in one line.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class BhnbenchError(Exception):
@@ -82,10 +83,32 @@ class StopRunError(Exception):
     """Raised by ``report``: the run is to end here, early. Not a failure."""
 
 
+class PosteriorWarning(UserWarning):
+    """A posterior is suspect: it has collapsed to a point, or its samples are not finite.
+
+    Raise it by ``warnings.warn`` while fitting or sampling; the run goes on and keeps the text.
+    """
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A half-sentence that names the nearest known name, or all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = _nearest(_plain(name), {_plain(other): other for other in names})
     if near:
-        return f"did you mean {near[0]!r}?"
+        return f"did you mean {' or '.join(map(repr, near))}?"
     return f"known: {', '.join(names)}" if names else "none is known"
+
+
+def _nearest(name: str, known: Mapping[str, str]) -> list[str]:
+    """By spelling ("MC dropout"), initials ("lr" for learning_rate), likeness or beginning."""
+    same = [other for other in known if other == name]
+    initials = [o for o in known if "".join(part[:1] for part in o.split("_")) == name]
+    like = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    longer = [other for other in known if other.startswith(name)]
+    short = len(name) < 2  # says too little
+    near = same or (like if short else initials or like or longer)
+    return [known[other] for other in near]
+
+
+def _plain(name: str) -> str:
+    return "_".join(name.casefold().replace("-", " ").split())

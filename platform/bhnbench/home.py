@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TextIO
 
 from bhnbench.errors import BhnbenchError
 
 DEFAULT = "bhnbench_home"
+LOOK_SECONDS = 0.5  # longer than anybody needs to see whether a driver is at work
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,39 @@ class Home:
         return self.folder / "artifacts"
 
     @property
+    def figures(self) -> Path:
+        """Where sweeps draw."""
+        return self.folder / "figures"
+
+    @property
     def checkpoints(self) -> Path:
         """Where long runs keep their progress."""
         return self.folder / "checkpoints"
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder that is gone in the end, for the driver that holds the lock."""
+        for left in self.folder.glob("scratch-*"):  # by a driver that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with TemporaryDirectory(
+            prefix="scratch-", dir=self.folder, ignore_cleanup_errors=True
+        ) as folder:
+            yield Path(folder)
+
+    @property
+    def may_be_driven(self) -> bool:
+        """Whether a driver may be at work on the ledger, here or on another machine."""
+        if os.environ.get("BHNBENCH_LEDGER"):
+            return True  # other homes may share it
+        try:
+            with self._lock_file.open(encoding="utf-8") as file:
+                return not _take(file, shared=True)
+        except OSError as error:
+            return not isinstance(error, FileNotFoundError)
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.folder / "driver.lock"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -54,25 +89,34 @@ class Home:
         Raises:
             BhnbenchError: another driver holds it, or the folder cannot be written.
         """
-        import fcntl
-
-        path = self.folder / "driver.lock"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+", encoding="utf-8")
+            file = self._lock_file.open("a+", encoding="utf-8")
         except OSError as error:
             reason = f"{error.filename}: cannot be written: {error.strerror}"
             raise BhnbenchError(reason) from error
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise BhnbenchError(
-                    f"{self.folder}: one sweep at a time, but process {file.read().strip()} runs "
-                    "one here; wait for it, or name another home with --home"
-                ) from error
+            until = time.monotonic() + LOOK_SECONDS
+            while not _take(file, shared=False):
+                if time.monotonic() > until:
+                    file.seek(0)
+                    raise BhnbenchError(
+                        f"{self.folder}: one sweep at a time, but process {file.read().strip()} "
+                        "runs one here; wait for it, or name another home with --home"
+                    )
+                time.sleep(LOOK_SECONDS / 50)
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+
+def _take(file: TextIO, *, shared: bool) -> bool:
+    """Take the lock on a file, which goes when the file is closed; False where another has it."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

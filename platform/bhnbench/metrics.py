@@ -22,6 +22,8 @@ LOG_LIKELIHOOD = Metric(
 )
 RMSE = Metric("rmse", "minimize", "", "root mean squared error of the predictive mean")
 
+N_BINS = 15  # of confidence
+
 
 def mixture_log_probs(logits: torch.Tensor) -> torch.Tensor:
     """Log of the mean class probabilities: ``(n_samples, n, n_classes) -> (n, n_classes)``."""
@@ -50,17 +52,31 @@ def brier(probs: torch.Tensor, targets: torch.Tensor) -> float:
     return (probs - one_hot).square().sum(-1).mean().item()
 
 
-def ece(probs: torch.Tensor, targets: torch.Tensor, n_bins: int = 15) -> float:
-    """Expected calibration error in % (Guo et al., 2017, equation 3).
+def ece(probs: torch.Tensor, targets: torch.Tensor, n_bins: int = N_BINS) -> float:
+    """Expected calibration error in % (Guo et al., 2017, equation 3) of ``reliability_bins``."""
+    bins = reliability_bins(probs, targets, n_bins)
+    gaps = bins["n"] * (bins["accuracy"] - bins["confidence"]).abs()
+    return (gaps.sum() / len(targets)).item()
 
-    Bins are ``(low, high]``; a confidence of exactly 1 belongs to the last bin.
+
+def reliability_bins(
+    probs: torch.Tensor, targets: torch.Tensor, n_bins: int = N_BINS
+) -> dict[str, torch.Tensor]:
+    """Examples by the confidence in their likeliest class: a reliability diagram's points.
+
+    Bins are ``(low, high]`` and of equal width; a confidence of exactly 1 belongs to the last.
+
+    Returns:
+        Number ``n`` of examples, mean ``confidence`` in % and ``accuracy`` in % of each bin,
+        ``(n_bins,)`` float64; 0 where a bin is empty.
     """
     confidence, predicted = probs.double().max(-1)
-    gap = (predicted == targets).double() - confidence
-    inner_edges = torch.arange(1, n_bins, dtype=gap.dtype, device=gap.device) / n_bins
-    bins = torch.bucketize(confidence, inner_edges)
-    gap_per_bin = torch.zeros(n_bins, dtype=gap.dtype, device=gap.device).index_add(0, bins, gap)
-    return 100.0 * gap_per_bin.abs().sum().item() / len(targets)
+    columns = torch.stack([torch.ones_like(confidence), confidence, predicted == targets])
+    inner_edges = torch.arange(1, n_bins, dtype=columns.dtype, device=columns.device) / n_bins
+    place = torch.bucketize(confidence, inner_edges)
+    n, sure, right = columns.new_zeros(3, n_bins).index_add(1, place, columns)
+    share = 100 / n.clamp(min=1)
+    return {"n": n, "confidence": share * sure, "accuracy": share * right}
 
 
 def rmse(predictions: torch.Tensor, targets: torch.Tensor) -> float:

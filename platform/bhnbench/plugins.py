@@ -1,4 +1,4 @@
-"""Methods and tasks, found by entry point. Listing them imports none of them."""
+"""Methods, tasks and data sets, found by entry point. Listing them imports none of them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
-from bhnbench.contract import Method, Task
+from bhnbench.contract import DataSource, Method, Task
 from bhnbench.errors import BhnbenchError, ContractError, UnknownPluginError, did_you_mean
 
-Kind = Literal["method", "task"]
+Kind = Literal["method", "task", "dataset"]
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """An installed method or task: where it is, not what it is."""
+    """An installed method, task or data set: where it is, not what it is."""
 
     kind: Kind
     name: str
@@ -29,7 +29,7 @@ class Plugin:
     package_version: str
 
     def load(self) -> type:
-        """Import the module and return the class.
+        """Import the module and return the class of a method or task.
 
         Raises:
             ContractError: it cannot be imported, or is no method or task.
@@ -65,16 +65,20 @@ class Plugin:
 
 def load_target(kind: Kind, target: str) -> type:
     """The class at ``module:attribute``; what a worker calls with what the driver resolved."""
-    module, _, attribute = target.partition(":")
-    try:
-        plugin = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a module may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ContractError(f"{kind} {target}: cannot be imported: {reason}") from error
+    plugin = _import(kind, target)
     base = Method if kind == "method" else Task
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise ContractError(f"{kind} {target}: must be a subclass of {base.__qualname__}")
     return plugin
+
+
+def _import(kind: Kind, target: str) -> Any:  # noqa: ANN401 - whatever is there
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a module may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ContractError(f"{kind} {target}: cannot be imported: {reason}") from error
 
 
 @cache
@@ -114,3 +118,17 @@ def load_method(name: str) -> type[Method]:
 def load_task(name: str) -> type[Task]:
     """The class of an installed task."""
     return cast("type[Task]", find_plugin("task", name).load())
+
+
+def load_source(name: str) -> DataSource:
+    """An installed data set: its files, and what can be done with them.
+
+    Raises:
+        UnknownPluginError: none of that name is installed.
+        ContractError: it cannot be imported, or is no data set.
+    """
+    target = find_plugin("dataset", name).target
+    source = _import("dataset", target)
+    if not isinstance(source, DataSource):
+        raise ContractError(f"dataset {target}: must be a {DataSource.__qualname__}")
+    return source

@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bhnbench.clock import Clock
-from bhnbench.contract import Method, Outcome, Predictive, Problem, Report, Split, Task
+from bhnbench.contract import (
+    Method,
+    Outcome,
+    Predictive,
+    Problem,
+    Prunable,
+    Report,
+    Split,
+    Task,
+)
 from bhnbench.errors import (
     BhnbenchError,
+    DataError,
     DivergedError,
     StopRunError,
     UnsupportedError,
@@ -26,6 +36,8 @@ from bhnbench.provenance import provenance_of
 from bhnbench.runs import FINAL_FAILURES, Cost, Failure, Point, RunResult, RunState
 from bhnbench.seeds import make_rng
 from bhnbench.specs import PluginSpec, RunSpec
+from bhnbench.warning_log import WarningLog
+from bhnbench.words import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +89,8 @@ def execute(
     if checkpoint_path is not None and (
         result.state != "failed" or result.failure in FINAL_FAILURES
     ):
-        checkpoint_path.unlink(missing_ok=True)
+        for file in checkpoint_path.parent.glob(f"{checkpoint_path.name}*"):
+            file.unlink(missing_ok=True)  # also what a killed worker was writing
     return result
 
 
@@ -97,6 +110,7 @@ class _Run:
         self.points: list[Point] = []
         self.n_fits = 0
         self.clock = Clock()
+        self.warnings = WarningLog()
         self._listen = listen
         self._device = device
         self._n_threads = n_threads
@@ -104,38 +118,47 @@ class _Run:
 
     def evaluate(self) -> Outcome:
         task = load_task(self.spec.task)
+        _check_data(task, self.spec.task)
         self._method = load_method(self.spec.method)
         rng = make_rng(stream="task", seed=self.spec.seed)
-        outcome = task.evaluate(
-            self.fit,
-            holdout=self.spec.holdout,
-            rng=rng,
-            report=self.report,
-            checkpoint=_FileCheckpoint(self, rng),
-        )
+        with self.warnings.listening():  # the plugins, imported by now, can set no filter before
+            outcome = task.evaluate(
+                _BoundFit(self),
+                holdout=self.spec.holdout,
+                rng=rng,
+                report=self.report,
+                checkpoint=_FileCheckpoint(self, rng),
+            )
         return checked_outcome(outcome, task)
 
-    def fit(
+    def fit_many(
         self,
-        problem: Problem,
-        *,
-        report: Report | None = None,
-        warm_start: Predictive | None = None,
-    ) -> Predictive:
+        problems: Sequence[Problem],
+        reports: Sequence[Report],
+        warm_starts: Sequence[Predictive | None],
+    ) -> list[Predictive]:
         if self._device != "cpu":
-            problem = _move(problem, self._device)
-        if isinstance(warm_start, _OnDevice):
-            warm_start = warm_start.inner
+            problems = [_move(problem, self._device) for problem in problems]
+        for problem in problems:
+            self._check_support(problem)
+        calls = range(self.n_fits + 1, self.n_fits + len(problems) + 1)
+        self.n_fits += len(problems)
+        rngs = [make_rng(stream="fit", seed=self.spec.seed, call=call) for call in calls]
+        starts = [_inner(start) for start in warm_starts]
+        with self.clock.fitting(), self.warnings.listening():  # again: the task may set filters
+            predictives = self._method.fit_many(
+                problems, rngs=rngs, reports=reports, warm_starts=starts
+            )
+        if self._device == "cpu":
+            return predictives
+        return [_on_device(predictive, self._device) for predictive in predictives]
+
+    def _check_support(self, problem: Problem) -> None:
         reason = self._method.supports(problem)
+        if problem.prior is not None and not self._method.takes_prior:
+            reason = "it cannot take an earlier posterior as its prior"
         if reason is not None:
             raise UnsupportedError(reason)
-        self.n_fits += 1
-        rng = make_rng(stream="fit", seed=self.spec.seed, call=self.n_fits)
-        with self.clock.fitting():
-            predictive = self._method.fit(
-                problem, rng=rng, report=report or _silent, warm_start=warm_start
-            )
-        return predictive if self._device == "cpu" else _OnDevice(predictive, self._device)
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         self.points.append((operator.index(step), plain_metrics(metrics)))
@@ -158,9 +181,35 @@ class _Run:
             failure=failure,
             message=message,
             points=list(self.points),
+            warnings=tuple(self.warnings.texts),
             cost=Cost(clock.fit_seconds, clock.score_seconds, self._memory.peak_mb()),
             provenance=provenance_of(self.spec, _device_name(self._device), self._n_threads),
         )
+
+
+@dataclass(frozen=True)
+class _BoundFit:
+    """The run's method, as its task calls it."""
+
+    run: _Run
+
+    def __call__(
+        self,
+        problem: Problem,
+        *,
+        report: Report | None = None,
+        warm_start: Predictive | None = None,
+    ) -> Predictive:
+        return self.run.fit_many([problem], [report or _silent], [warm_start])[0]
+
+    def many(
+        self,
+        problems: Sequence[Problem],
+        *,
+        warm_starts: Sequence[Predictive | None] | None = None,
+    ) -> list[Predictive]:
+        starts = warm_starts or [None] * len(problems)
+        return self.run.fit_many(problems, [_silent] * len(problems), starts)
 
 
 class _FileCheckpoint:
@@ -187,6 +236,7 @@ class _FileCheckpoint:
         self._run.points[:] = content["points"]
         self._run.clock.go_on_from(content["fit_seconds"], content["score_seconds"])
         self._run.n_fits = content["n_fits"]
+        self._run.warnings.texts[:] = content.get("warnings", ())  # none in older files
         return content["state"]
 
     def save(self, state: Any) -> None:  # noqa: ANN401
@@ -199,16 +249,28 @@ class _FileCheckpoint:
             "key": self._run.spec.key,
             "rng": self._rng.get_state(),
             "points": self._run.points,
+            "warnings": self._run.warnings.texts,
             "fit_seconds": self._run.clock.fit_seconds,
             "score_seconds": self._run.clock.score_seconds,
             "n_fits": self._run.n_fits,
             "state": state,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f"{path.name}.", delete=False
+        ) as file:
             torch.save(content, file)
         Path(file.name).replace(path)  # whole or not at all
         self._saved_at = time.monotonic()
+
+
+def _check_data(task: Task, spec: PluginSpec) -> None:
+    """A user's file may have changed since the run was planned, or be another on this machine."""
+    if task.data_digest != spec.data_digest:
+        raise DataError(
+            f"{spec.name}: the digest of its data must be {spec.data_digest!r}, as planned, but "
+            f"is {task.data_digest!r}; start the sweep again"
+        )
 
 
 def _silent(_step: int, _metrics: Mapping[str, float]) -> None:
@@ -221,7 +283,17 @@ def _move(problem: Problem, device: str) -> Problem:
     def moved(split: Split) -> Split:
         return Split(split.inputs.to(device), split.targets.to(device))
 
-    return replace(problem, train=moved(problem.train), validation=moved(problem.validation))
+    return replace(
+        problem,
+        train=moved(problem.train),
+        validation=moved(problem.validation),
+        prior=_inner(problem.prior),
+    )
+
+
+def _inner(predictive: Predictive | None) -> Predictive | None:
+    """What the method itself returned."""
+    return predictive.inner if isinstance(predictive, _OnDevice) else predictive
 
 
 @dataclass(frozen=True)
@@ -235,6 +307,21 @@ class _OnDevice:
         self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
     ) -> torch.Tensor:
         return self.inner.sample(inputs.to(self.device), n_samples, rng=rng).to(inputs.device)
+
+
+class _PrunableOnDevice(_OnDevice):
+    """One that knows which weights it does not need."""
+
+    def sparsity(self) -> Mapping[str, float]:
+        return cast("Prunable", self.inner).sparsity()
+
+    def pruned(self) -> torch.nn.Module:
+        return cast("Prunable", self.inner).pruned().cpu()
+
+
+def _on_device(predictive: Predictive, device: str) -> _OnDevice:
+    kind = _PrunableOnDevice if isinstance(predictive, Prunable) else _OnDevice
+    return kind(predictive, device)
 
 
 def classify(error: BaseException) -> Failure:
@@ -252,7 +339,7 @@ def classify(error: BaseException) -> Failure:
 
 def describe(error: BaseException) -> str:
     """One line: what happened and where."""
-    text = " ".join(str(error).replace("\0", "").split()).encode(errors="replace").decode()
+    text = one_line(error)
     if isinstance(error, BhnbenchError):
         return text
     trace, place = error.__traceback__, ""

@@ -39,5 +39,6 @@ class RunResult:
     failure: Failure | None = None
     message: str = ""
     points: Sequence[Point] = ()
+    warnings: Sequence[str] = ()  # about the posterior, each text once
     cost: Cost = field(default_factory=Cost)
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -16,7 +16,10 @@ import sys
 import types
 import typing
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeGuard
+
+from bhnbench.yaml_text import as_text, in_yaml
 
 Value = bool | int | float | str | None
 
@@ -96,7 +99,29 @@ class Choice:
         return min(numbers, key=lambda v: abs(v - value))
 
     def __str__(self) -> str:
-        return " | ".join(str(v) for v in self.values)
+        return " | ".join("null" if v is None else str(v) for v in self.values)
+
+
+@dataclass(frozen=True)
+class ChoiceOrFile(Choice):
+    """One of the listed values, or the path of a file of the user's, known by its suffix."""
+
+    suffix: str
+
+    def __init__(self, *values: Value, suffix: str) -> None:
+        super().__init__(*values)
+        object.__setattr__(self, "suffix", suffix)
+
+    def contains(self, value: object) -> bool:
+        """Whether ``value`` is listed, or ends like a file of that kind."""
+        return super().contains(value) or self.is_file(value)
+
+    def is_file(self, value: object) -> TypeGuard[str]:
+        """Whether ``value`` is the path of a file; nothing is looked up."""
+        return isinstance(value, str) and value.endswith(self.suffix) and value != self.suffix
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} | FILE{self.suffix}"
 
 
 Space = Float | Int | Choice
@@ -137,13 +162,34 @@ class Field:
         """
         converted = _convert(value, _types(self.type))
         if converted is _NO_MATCH:
-            raise ValueError(f"must be {self.type_name}, but got {value!r}")
+            raise ValueError(f"must be {self._kind(value)}, but got {in_yaml(value)}")
         if self.valid is not None and converted is not None and not self.valid.contains(converted):
-            raise ValueError(f"must be in {self.valid}, but got {value!r}")
+            got = converted if isinstance(converted, int) else value  # 0, also where 0.0 is given
+            raise ValueError(f"must be {_rule(self.valid)}, but got {in_yaml(got)}")
         return typing.cast("Value", converted)
+
+    def _kind(self, got: object) -> str:
+        """In words, what a value must be."""
+        types_ = _types(self.type)
+        if float in types_ and isinstance(got, float):
+            return "a finite number"
+        kinds = _KINDS | ({str: "text, in quotes,"} if isinstance(got, dict | list) else {})
+        return " or ".join(kinds.get(t, t.__name__) for t in types_).removesuffix(",")
 
 
 _NO_MATCH = object()
+_KINDS = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "text",
+    type(None): "null",
+}  # fmt: skip
+
+
+def _rule(space: Space) -> str:
+    if not isinstance(space, Choice):
+        return f"in {space}"
+    names = ", ".join("null" if v is None else str(v) for v in space.values)
+    file = f" or a file *{space.suffix}" if isinstance(space, ChoiceOrFile) else ""
+    return f"one of {names}{file}"
 
 
 def _types(annotation: Any) -> tuple[type, ...]:  # noqa: ANN401 - an annotation is anything
@@ -159,7 +205,8 @@ def _convert(value: object, allowed: tuple[type, ...]) -> object:
         return float(value)
     if int in allowed and isinstance(value, float) and value.is_integer():
         return int(value)  # 1e3 in YAML is a float
-    return _NO_MATCH
+    text = as_text(value) if str in allowed else None
+    return _NO_MATCH if text is None else text
 
 
 def hyperparameter(
@@ -175,6 +222,7 @@ def setting(default: Value, doc: str, *, valid: Space | None = None) -> Any:  # 
     return hyperparameter(default, doc, valid=valid)
 
 
+@cache
 def fields_of(plugin: type) -> dict[str, Field]:
     """The declared fields of a method or task class, by name."""
     hints = _field_types(plugin)
@@ -201,6 +249,22 @@ def _field_types(plugin: type) -> dict[str, Any]:
         holder = types.SimpleNamespace(__annotations__=own)
         found |= typing.get_type_hints(holder, vars(sys.modules[cls.__module__]))
     return found
+
+
+def check_settings(plugin: object) -> None:
+    """Check a bound method or task as a sweep file's settings are; call it in ``__post_init__``.
+
+    Raises:
+        ValueError: values of another type, or not valid; all of them, a sentence each.
+    """
+    mistakes = []
+    for name, field in fields_of(typing.cast("type", type(plugin))).items():
+        try:
+            object.__setattr__(plugin, name, field.check(getattr(plugin, name)))  # 1 as 1.0
+        except ValueError as error:
+            mistakes.append(f"{name}: {error}")
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
 
 
 def settings_of(plugin: object) -> dict[str, Value]:

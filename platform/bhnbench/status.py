@@ -62,10 +62,19 @@ class StudyStatus:
         return [run for run in [*trial_runs, *self.evaluations] if run.state == "failed"]
 
     @property
+    def runs(self) -> list[RunRecord]:
+        """The runs of its trials and its evaluation, each once, whoever asked for them."""
+        return list({run.key: run for run in [*self.trial_runs, *self.evaluations]}.values())
+
+    @property
+    def warned(self) -> list[RunRecord]:
+        """The runs that carry warnings."""
+        return [run for run in self.runs if run.warnings]
+
+    @property
     def seconds(self) -> float:
-        """Time spent on the study's runs, whoever asked for them."""
-        runs = {run.key: run.cost.seconds for run in [*self.trial_runs, *self.evaluations]}
-        return sum(runs.values())
+        """Time spent on the study's runs."""
+        return sum(run.cost.seconds for run in self.runs)
 
 
 def evaluation_specs(

@@ -41,6 +41,15 @@ def variation_ratio(logits: torch.Tensor) -> torch.Tensor:
     return 1 - votes.max(-1).values.double() / len(logits)
 
 
+def least_confidence(logits: torch.Tensor) -> torch.Tensor:
+    """One minus the largest mean probability of a class, in [0, 1 - 1 / n_classes].
+
+    The variation ratio of the predictive distribution itself (Hendrycks and Gimpel, 2017).
+    """
+    # As the sum of the others: 1 - max would be 0 where they are below 1e-16.
+    return _probs(logits).mean(0).sort(-1).values[..., :-1].sum(-1)
+
+
 def mean_sd(logits: torch.Tensor) -> torch.Tensor:
     """Standard deviation of a class's probability over samples, averaged over the classes."""
     return _probs(logits).std(0, correction=0).mean(-1)

@@ -1,7 +1,7 @@
 """Time per run beyond the work itself: a sweep of runs that do nothing, beside plain Ray Tune.
 
 Both search random configurations of one hyperparameter, in whole processes timed from outside; the
-time a run is what more runs add. Run: python tests/benchmarks/overhead.py
+time a run is what more runs add. Run: python -m tests.benchmarks.overhead
 """
 
 from __future__ import annotations

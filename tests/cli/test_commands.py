@@ -11,10 +11,12 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import create_engine, text
 
 from bhnbench.cli.main import COMMANDS, main
 from bhnbench.contract import Outcome
 from bhnbench.engine.coordinator import Coordinator
+from bhnbench.home import Home
 from bhnbench.ledger.ledger import Ledger
 from bhnbench.runs import Cost, RunResult
 from bhnbench.sweep.document import read_sweep
@@ -26,6 +28,7 @@ methods: [constant, {name: constant, x: 0.1}, {name: failing, x: 0.5}]
 search: {sampler: random, trials: 3}
 evaluate: {seeds: 2}
 """
+SUSPECT = ("posterior samples must differ", "posterior samples must be finite")
 
 
 def call(*arguments: object) -> Result:
@@ -49,6 +52,7 @@ def home(tmp_path: Path) -> Path:
                     "done",
                     outcome=Outcome({"closeness": -abs(x - 0.3) + 0.01 * work.spec.seed}),
                     points=[(step, {"closeness": -1 / step}) for step in range(1, 31)],
+                    warnings=SUSPECT if x == 0.1 and work.spec.seed == 2 else (),
                     cost=Cost(1.5, 0.5, 100.0),
                     provenance={"packages": {"torch": "2.13"}, "n_threads": 1},
                 )
@@ -70,6 +74,28 @@ def test_every_command_has_help_and_stands_in_the_readme() -> None:
 def test_every_command_takes_a_home(name: str) -> None:
     parameters = {p.name: p for p in main.get_command(click.Context(main), name).params}
     assert "--home" in parameters["home"].opts
+
+
+def test_plot_writes_every_figure_in_both_formats(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "elsewhere"
+    result = call("plot", "demo", "--home", home, "--out", out)
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["guess-scores.png", "guess-scores.svg"]
+    assert sorted(result.stdout.split()) == [str(out / name) for name in names]
+    assert (out / "guess-scores.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (out / "guess-scores.svg").read_bytes()
+    one = call("plot", "--home", home, "--format", "svg", "--json")
+    (path,) = json.loads(one.stdout)
+    assert path == str(home / "figures" / "demo-1" / "guess-scores.svg")
+
+
+def test_plot_says_where_it_cannot_write(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = call("plot", "--home", home, "--out", tmp_path / "file")
+    assert result.exit_code == 1
+    assert "figures cannot be written" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_help_imports_next_to_nothing() -> None:
@@ -102,7 +128,8 @@ def test_lists_and_descriptions() -> None:
     assert re.search(r"constant\s+│ Methods that cost nothing", listed)
     described = call("methods", "constant").output
     assert "Predicts one number, whatever the data." in described
-    assert re.search(r"x\s+│ float\s+│ 0\.5\s+│ \[0, 1\]\s+│ \[0, 1\]", described)
+    line = "\n  x: float, default 0.5, valid [0, 1], search [0, 1]\n      the number\n"
+    assert line in described
     content = json.loads(call("tasks", "guess", "--json").output)
     assert content["metrics"][0] == {
         "name": "closeness",
@@ -110,6 +137,26 @@ def test_lists_and_descriptions() -> None:
         "unit": "",
         "doc": "minus the distance to the target",
     }
+
+
+@pytest.mark.parametrize("width", [60, 100, None])
+def test_a_description_breaks_no_name_and_is_no_wider_than_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, width: int | None
+) -> None:
+    if width is not None:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    text = call("tasks", "digit_classification").output
+    settings = text[text.index("\nsettings\n") :]
+    assert max(map(len, settings.splitlines())) <= (width or 95)
+    content = json.loads(call("tasks", "digit_classification", "--json").output)
+    for item in [*content["fields"], *content["metrics"]]:
+        assert f"\n  {item['name']}: " in settings
+        assert item["doc"] in " ".join(settings.split())
+    for name in content["fields"][0]["valid"].split(" | "):
+        assert name in settings
+    assert "\n  accuracy: higher is better, in %, primary\n" in settings
+    assert "\n  nll: lower is better, in nats\n" in settings
 
 
 def test_the_schema_knows_every_plugin_and_its_bounds() -> None:
@@ -123,6 +170,9 @@ def test_the_schema_knows_every_plugin_and_its_bounds() -> None:
         "maximum": 1.0,
     }
     assert variants["constant"]["additionalProperties"] is False
+    mark, how = (variants["failing"]["properties"][name] for name in ("mark", "how"))
+    assert mark["type"] == ["string", "number", "boolean", "array", "object"]  # read as text
+    assert how["type"] == ["string"]
 
 
 def test_the_ready_sweeps_fit_the_schema() -> None:
@@ -147,6 +197,94 @@ def test_status(home: Path) -> None:
     assert "demo (sweep 1): complete" in text
     assert "failed: guess / failing, seed 1 (run " in text
     assert "diverged: loss is nan at step 3" in text
+
+
+def test_warnings_stand_wherever_a_run_is_shown(home: Path) -> None:
+    content = json.loads(call("status", "--json").output)["studies"]
+    assert [study["warnings"] for study in content if study["method"] != "constant(x=0.1)"] == [
+        [],
+        [],
+    ]
+    (warned,) = next(s["warnings"] for s in content if s["method"] == "constant(x=0.1)")
+    assert warned == {
+        "run": warned["run"],
+        "phase": "evaluate",
+        "seed": 2,
+        "messages": list(SUSPECT),
+    }
+    line = f"warned: guess / constant(x=0.1), 1 of 2 runs, such as run {warned['run']}: "
+    assert line + SUSPECT[0] in call("status").output
+    shown = call("show", warned["run"])
+    assert [line for line in shown.output.splitlines() if line.startswith("warning")] == [
+        f"warning: {text}" for text in SUSPECT
+    ]
+    shown = call("show", warned["run"], "--json")
+    assert json.loads(shown.output)["warnings"] == list(SUSPECT)
+    board = " ".join(call("leaderboard").output.split())
+    note = f"constant(x=0.1): 1 of 2 evaluation runs, such as run {warned['run']}: {SUSPECT[0]}"
+    assert "constant(x=0.1) (!) -0.185" in board
+    assert f"warned (!): {note}" in board
+
+
+def test_run_tells_its_warnings() -> None:
+    result = call("run", "guess", "suspect", "--json")
+    (warning,) = json.loads(result.stdout)["warnings"]
+    assert result.stderr == f"warning: {warning}\n"
+    assert warning.startswith("samples 0 of fit ")
+
+
+def test_status_tells_the_first_start_and_the_last(home: Path, tmp_path: Path) -> None:
+    file = f"sqlite:///{home / 'ledger.db'}"
+    first = json.loads(call("status", "--json").output)
+    assert first["resumed_at"] is None
+    assert "resumed" not in call("status").output
+    document = read_sweep(tmp_path / "sweep.yaml")
+    engine = create_engine(file)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE sweeps SET created_at = '2020-02-01 10:00:00.000000'"))
+        connection.execute(text("UPDATE sweeps SET started_at = '2020-02-01 10:00:00.000000'"))
+    engine.dispose()
+    assert "complete, started 2020-02-01 10:00 UTC  " in call("status").output
+    with Ledger(file) as ledger:
+        ledger.record_sweep(document)
+    assert re.search(r"started 2020-02-01 10:00 UTC, resumed 2\d{3}-", call("status").output)
+    again = json.loads(call("status", "--json").output)
+    assert again["started_at"] == "2020-02-01T10:00:00+00:00"
+    assert again["resumed_at"] > first["started_at"]
+
+
+def test_what_a_dead_driver_left_running_is_interrupted(home: Path) -> None:
+    methods = json.loads(call("leaderboard", "--json").output)["tasks"][0]["methods"]
+    run = next(m["run_ids"][0] for m in methods if m["label"] == "constant")
+    with Ledger(f"sqlite:///{home / 'ledger.db'}") as ledger:
+        ledger.start_run(ledger.find_runs(str(run))[0].spec, None)
+    with Home(home).locked():
+        assert "constant on guess: running" in call("show", run).output
+        assert "1 running" in call("leaderboard").output
+    assert "failed (interrupted: the sweep ended while it ran)" in call("show", run).output
+    assert "1 interrupted" in call("leaderboard").output
+    status = json.loads(call("status", "--json").output)["studies"][0]
+    assert (status["evaluate"]["running"], status["evaluate"]["failed"]) == (0, 1)
+    assert status["failures"][0]["class"] == "interrupted"
+    assert status["left"] == 1
+
+
+def test_nobody_knows_who_drives_a_shared_ledger(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BHNBENCH_LEDGER", f"sqlite:///{home / 'ledger.db'}")
+    with Ledger(f"sqlite:///{home / 'ledger.db'}") as ledger:
+        ledger.start_run(ledger.find_runs("4")[0].spec, None)
+    assert "constant on guess: running" in call("show", "4").output
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text("name: one\ntasks: [guess]\nmethods: [constant]\nevaluate: {seeds: 1}\n")
+    assert "1 study, 1 run, 0 in the ledger, 1 left" in call("plan", path).output
+    with Ledger(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}", create=True) as ledger:
+        ledger.record_sweep(read_sweep(path))
+    assert "one (sweep 1): 1 run left" in call("status").output
 
 
 def test_an_unknown_sweep_names_the_nearest(home: Path) -> None:
@@ -211,11 +349,28 @@ def test_run_tells_a_failure() -> None:
         (["run", "guess", "constnt"],
          "error: no method 'constnt' is installed; did you mean 'constant'?"),
         (["run", "guess", "constant", "--set", "x=1"],
-         "--set x=1: must be task.X=VALUE or method.X=VALUE"),
+         "--set x=1: must be task.X=VALUE or method.X=VALUE; did you mean method.x?"),
+        (["run", "guess", "constant", "--set", "tasks.0.target=1"],
+         "--set tasks.0.target=1: must be task.X=VALUE or method.X=VALUE; "
+         "did you mean task.target?"),
+        (["run", "guess", "constant", "--set", "zz=1"],
+         "--set zz=1: must be task.X=VALUE or method.X=VALUE"),
+        (["run", "guess", "mc_dropout", "--set", "method.layer_rates=2"],
+         "--set method.layer_rates: must be numbers in [0, 0.99] with commas between, such as "
+         "\"0.1, 0.5\", but got '2'"),
+        (["run", "guess", "mc_dropout", "--set", "method.learn_rates=yes"],
+         "--set method.learn_rates: must be true or false, but got 'yes'"),
+        (["run", "guess", "mc_dropout", "--set", "method.drop=all"],
+         "--set method.drop: must be one of units, maps, but got 'all'"),
+        (["run", "guess", "distilled", "--set", "method.teacher=deep_ensemble",
+          "--set", "method.teacher_settings=n_members: 0"],
+         "--set method.teacher_settings: n_members must be in 1 ... 1000, but got 0"),
         (["run", "guess", "constant", "--set", "method.x=2"],
          "--set method.x: must be in [0, 1], but got 2"),
         (["run", "guess", "constant", "--set", "task.targt=2"],
          "--set task.targt: unknown field; did you mean 'target'?"),
+        (["methods", "MC dropout"],
+         "error: no method 'MC dropout' is installed; did you mean 'mc_dropout'?"),
         (["methods", "constnt"], "error: no method 'constnt' is installed; did you mean "
          "'constant'?"),
         (["sweep", "nowhere.yaml"], "nowhere.yaml: no such file"),

@@ -135,7 +135,7 @@ class FavoursSome(Honest):
     """Its data come after a stream that the fit has moved."""
 
     def evaluate(self, fit, *, holdout, rng, report, checkpoint):
-        torch.rand(len(fit.__self__.fit_points) + fit.__self__.fit_seed, generator=rng)
+        torch.rand(len(fit.fit_points) + fit.fit_seed, generator=rng)
         run = super().evaluate
         return run(fit, holdout=holdout, rng=rng, report=report, checkpoint=checkpoint)
 

@@ -6,10 +6,11 @@ import itertools
 
 import pytest
 
-from bhnbench.plugins import Plugin, find_plugin, installed
+from bhnbench.plugins import installed
 from bhnbench.runner import execute
-from bhnbench.space import Value, settings_of
-from bhnbench.specs import PluginSpec, RunSpec
+from bhnbench.space import Value
+from bhnbench.specs import RunSpec
+from bhnbench.sweep.entries import bind
 from bhnbench.testing.comparison import content_of_outcome
 
 TASKS: dict[str, dict[str, Value]] = {
@@ -22,15 +23,10 @@ METHODS = [name for name, p in installed("method").items() if p.package != "bhnb
 PAIRS = list(itertools.product(TASKS, METHODS))
 
 
-def spec_of(plugin: Plugin, settings: dict[str, Value]) -> PluginSpec:
-    bound = plugin.load()(**settings)
-    return PluginSpec(plugin.name, bound.version, settings_of(bound), plugin.target)
-
-
 def run_of(task: str, method: str) -> RunSpec:
     return RunSpec(
-        spec_of(find_plugin("task", task), TASKS[task]),
-        spec_of(find_plugin("method", method), {}),
+        bind("task", task, TASKS[task]),
+        bind("method", method, {}),
         phase="evaluate",
         seed=1,
     )

@@ -24,7 +24,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = dict(FILE.findall(README.read_text()))
     assert set(files) == {
         "my_bdl/sgd_samples.py", "my_bdl/moons.py", "pyproject.toml", "sweep.yaml",
-        "test_my_bdl.py",
+        "test_my_bdl.py", "from_python.py",
     }  # fmt: skip
     for name, text in files.items():
         path = folder / name
@@ -52,6 +52,14 @@ def test_the_readme_method_is_short() -> None:
     text = dict(FILE.findall(README.read_text()))["my_bdl/sgd_samples.py"]
     lines = text[text.index("@dataclass") :].splitlines()
     assert sum(bool(line.strip()) for line in lines) <= 36  # without imports and blank lines
+
+
+def test_a_method_works_from_python(package: Path) -> None:
+    done = call(package, "from_python")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(100, 100, 2) {'accuracy': "), done.stdout
+    accuracy = float(done.stdout.split("'accuracy': ")[1].split(",")[0])
+    assert accuracy > 80  # a guess has 50
 
 
 def test_it_is_listed_and_described(package: Path) -> None:

@@ -56,6 +56,10 @@ def log_executions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BHNBENCH_TEST_LOG", str(tmp_path / "executions.log"))
 
 
+def home() -> Path:
+    return Path(os.environ["BHNBENCH_HOME"])
+
+
 def executions(folder: Path) -> int:
     log = folder / "executions.log"
     return len(log.read_text().splitlines()) if log.exists() else 0
@@ -109,6 +113,10 @@ def test_a_killed_sweep_finishes_and_repeats_nothing(tmp_path: Path) -> None:
         wait_for_executions(tmp_path, count, process)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=30)
+        studies = json.loads(bhnbench("status", "--json"))["studies"]
+        assert not any(s["search"]["running"] + s["evaluate"]["running"] for s in studies)
+        assert {f["class"] for s in studies for f in s["failures"]} == {"interrupted"}
+    assert len(list(home().glob("scratch-*"))) == 1
     killed_at = executions(tmp_path)
     wild = bhnbench("sweep", path, "--json")
     assert scores(wild) == scores(calm)  # bit for bit: JSON gives every digit
@@ -118,6 +126,7 @@ def test_a_killed_sweep_finishes_and_repeats_nothing(tmp_path: Path) -> None:
     status = json.loads(bhnbench("status", "--json"))
     assert status["left"] == 0
     assert [s["search"]["done"] for s in status["studies"]] == [6, 0]
+    assert not list(home().glob("scratch-*"))
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{os.environ['BHNBENCH_HOME']}/mlflow.db")
@@ -272,6 +281,106 @@ def test_early_termination_and_more_trials(tmp_path: Path) -> None:
     assert searched["search"]["pruned"] >= 1
     assert searched["search"]["done"] + searched["search"]["pruned"] == 12
     assert searched["evaluate"]["done"] == 3
+
+
+JOIN = """
+import ray, sys
+try:
+    ray.init(sys.argv[1], logging_level=50)
+    print("joined")
+except ConnectionError:
+    print("refused")
+"""
+CLUSTER = """
+import json, os, subprocess, sys
+from pathlib import Path
+from bhnbench.engine.sweep import open_cluster, ray
+from bhnbench.sweep.document import Resources
+
+def join(environment):
+    command = [sys.executable, "-c", sys.argv[1], address]
+    environment = environment | {"RAY_NUM_REDIS_GET_RETRIES": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return done.stdout.strip()
+
+def holds_token(path):
+    return path.is_file() and token.encode() in path.read_bytes()
+
+with open_cluster(Resources(cpu=1, gpu=0)):
+    address, token = ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"]
+    stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
+    found = {
+        "worker": ray.get(ray.remote(lambda: os.environ["RAY_AUTH_TOKEN"]).remote()) == token,
+        "friend": join(dict(os.environ)),
+        "stranger": join(stranger),
+        "guess": join(stranger | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}),
+    }
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    files = [*session.rglob("*"), *Path.home().rglob("*")]
+    found |= {"length": len(token), "written": [str(p) for p in files if holds_token(p)]}
+print(json.dumps(found), file=sys.stderr)
+"""
+
+
+def without_ray() -> dict[str, str]:
+    """The environment as a user has it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
+def test_a_local_cluster_takes_nobody_in_but_its_own(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CLUSTER, JOIN],
+        env=without_ray() | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stderr) == {
+        "worker": True,
+        "friend": "joined",
+        "stranger": "refused",
+        "guess": "refused",
+        "length": 64,
+        "written": [],
+    }
+    assert not (tmp_path / ".ray").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "token"),
+    [
+        ({}, True),
+        ({"RAY_ADDRESS": "local"}, True),
+        ({"RAY_ADDRESS": "10.0.0.1:6379"}, False),
+        ({"RAY_AUTH_MODE": "disabled"}, False),
+        ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, False),
+    ],
+)
+def test_what_the_user_says_of_tokens_stays(given: dict[str, str], token: bool) -> None:
+    code = "import os, bhnbench.engine; print('RAY_AUTH_TOKEN' in os.environ)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=without_ray() | given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(token)
+
+
+def test_a_home_of_any_name_and_warnings_from_workers(tmp_path: Path) -> None:
+    """Workers' warnings arrive; a path with characters that mean something in a URL works."""
+    methods = "[constant, {name: suspect, label: odd}]"
+    text = f"name: warned\ntasks: [guess]\nmethods: {methods}\nevaluate: {{seeds: 2}}\n"
+    odd_home = tmp_path / "my home #1 (50%) ü"
+    table = bhnbench("sweep", write(tmp_path, text), "--home", odd_home)
+    assert "odd (!)" in table
+    assert "constant (!)" not in table
+    assert "odd: 2 of 2 evaluation runs, such as run " in table
+    assert "samples 0 of fit " in table
+    studies = json.loads(bhnbench("status", "--json", "--home", odd_home))["studies"]
+    warned = {study["method"]: [run["seed"] for run in study["warnings"]] for study in studies}
+    assert warned == {"constant": [], "odd": [1, 2]}
 
 
 def test_one_sweep_at_a_time_in_a_home(tmp_path: Path) -> None:

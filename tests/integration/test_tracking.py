@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from mlflow import MlflowClient
 
 from bhnbench.contract import Outcome
 from bhnbench.engine.coordinator import Coordinator, Work
@@ -110,6 +113,14 @@ class Place:
         runs = list(client.search_runs([found.experiment_id], max_results=1000))
         close_client(self.uri)
         return runs
+
+    def shows(self, n_trials: int) -> bool:
+        """Whether so many trials have ended and their study's summary has arrived."""
+        runs = self.runs() if self.experiments() else []
+        summaries = [run for run in runs if run.info.status == "RUNNING"]
+        return (len(runs), len(summaries)) == (n_trials + 1, 1) and (
+            "bhnbench.state" in summaries[0].data.tags
+        )
 
     def curve(self, run: Any, metric: str) -> list[tuple[int, float]]:
         client = open_client(self.uri)
@@ -306,7 +317,7 @@ def test_a_broken_database_stops_nothing_and_is_repaired(place: Place) -> None:
     sweep = place.record(SEARCHED)
     tracker = place.tracker(sweep)
     place.run(sweep, tracker, n_runs=2)
-    while not place.experiments():
+    while not place.shows(n_trials=2):  # and writes no more: SQLite would undo half a change
         time.sleep(0.1)
     place.store.write_bytes(b"garbage" * 4096)
     place.run(sweep, tracker)
@@ -357,6 +368,88 @@ def test_a_server_that_is_away_costs_seconds_and_no_secret(place: Place, uri: st
     with pytest.raises(BhnbenchError) as caught:
         sync(place.ledger, sweep, uri, place.artifacts)
     assert "s3cret" not in str(caught.value)
+
+
+MAKE = """
+import os, signal, sys
+from sqlalchemy import Engine, event
+from bhnbench.tracking.client import open_client
+
+path, when = sys.argv[1:]
+n_tables = 0
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def before_move(name, arguments):
+    if when == "move" and name == "os.rename" and str(arguments[1]) == path:
+        kill()
+
+@event.listens_for(Engine, "after_cursor_execute")
+def after_statement(connection, cursor, statement, *rest):
+    global n_tables
+    n_tables += statement.lstrip().startswith("CREATE TABLE")
+    if when == "tables" and n_tables == 40:
+        kill()
+
+sys.addaudithook(before_move)
+open_client(f"sqlite:///{path}")
+"""
+
+
+def test_a_home_is_usable_after_a_kill_while_mlflow_made_its_database(place: Place) -> None:
+    place.store.unlink()
+    for when in ("tables", "move"):
+        made = subprocess.run([sys.executable, "-c", MAKE, place.store, when], check=False)
+        assert made.returncode == -signal.SIGKILL
+        assert not place.store.exists()
+    left = sorted(place.folder.glob("mlflow.db.part-*"), key=lambda path: path.stat().st_mtime)
+    assert len(left) == 2
+    half = left[0] / place.store.name
+    with pytest.raises(Exception, match="already exists"):  # what a home is kept from
+        MlflowClient(tracking_uri=f"sqlite:///{half}").search_experiments()
+    close_client(f"sqlite:///{half}")
+    yesterday = time.time() - 86400
+    os.utime(left[0], (yesterday, yesterday))
+    sweep = place.record(FIXED)
+    tracker = place.tracker(sweep)
+    place.run(sweep, tracker)
+    assert tracker.close() is None
+    assert statuses(place.runs("fixed")) == {"FINISHED": 3}
+    remains = list(place.folder.glob("mlflow.db.part-*"))
+    assert remains == [left[1]]  # its maker might still be at work
+    os.utime(left[1], (yesterday, yesterday))
+    assert place.sync(sweep) == (0, 3)
+    assert not list(place.folder.glob("mlflow.db.part-*"))
+
+
+def test_who_makes_the_database_last_does_not_take_it_from_the_first(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "mlflow.db"
+    first = tmp_path / "first.db"
+    shutil.copy(empty_store, first)
+
+    def make(uri: str) -> None:  # as `close_client` is called, the other one is done
+        close_client(uri)
+        first.replace(store)
+
+    monkeypatch.setattr("bhnbench.tracking.client.close_client", make)
+    inode = first.stat().st_ino
+    open_client(f"sqlite:///{store}")
+    monkeypatch.undo()
+    close_client(f"sqlite:///{store}")
+    assert store.stat().st_ino == inode
+
+
+def test_warnings_are_a_tag(place: Place) -> None:
+    sweep = place.record(FIXED.replace("constant", "suspect"))
+    place.run(sweep)
+    place.sync(sweep)
+    child, *_ = (run for run in place.runs("fixed") if tag(run, "seed") == "1")
+    (warning,) = place.ledger.find_runs(tag(child, "run"))[0].warnings
+    assert warning
+    assert tag(child, "warnings") == warning
 
 
 def test_a_deleted_database_is_rebuilt(place: Place) -> None:
@@ -530,6 +623,16 @@ def test_long_curves_are_thinned_and_sent_in_batches(place: Place) -> None:
     assert len(curve) == 1001
     assert curve[-1] == (5000, 5000.0)
     assert "b_1" in run.data.metrics
+
+
+def test_thinning_a_long_curve_leaves_out_no_metric_of_few_reports(place: Place) -> None:
+    points = [
+        (step, {"loss": 0.1} | ({"accuracy": 50.0} if step % 150 == 0 else {}))
+        for step in range(1, 3001)
+    ]
+    values = child(place).metrics(points, {})
+    assert [v.step for v in values if v.name == "accuracy"] == [*range(150, 3001, 150)]
+    assert len([v for v in values if v.name == "loss"]) == 1001
 
 
 def test_names_that_mlflow_refuses_are_changed() -> None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from scipy import stats
 from scipy.special import logsumexp
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, root_mean_squared_error
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from bhnbench import metrics
 
@@ -96,6 +98,56 @@ def test_ece_of_a_calibrated_forecast_is_within_its_sampling_error():
     # Sum over 8 bins of |mean gap| * share; each mean gap has sd <= 0.5 / sqrt(n_bin).
     bound = 100 * 3 * 0.5 * math.sqrt(8 / n)
     assert metrics.ece(probs, (~right).long()) < bound
+
+
+@pytest.mark.parametrize("n_bins", [1, 2, 15])
+@pytest.mark.parametrize("sharpness", [0.0, 1.0, 100.0])
+def test_ece_is_that_of_torchmetrics(targets, sharpness, n_bins):
+    """Also where all are undecided, and where all are sure."""
+    logits = torch.randn(500, 7, generator=torch.Generator().manual_seed(9))
+    probs = torch.softmax(sharpness * logits, dim=-1)
+    expected = multiclass_calibration_error(probs, targets, num_classes=7, n_bins=n_bins)
+    ours = metrics.ece(probs, targets, n_bins=n_bins)
+    assert ours == pytest.approx(100 * expected.item(), rel=1e-4)
+
+
+def test_reliability_bins_by_hand():
+    probs = doubles([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.4, 0.6], [1.0, 0.0]])
+    bins = metrics.reliability_bins(probs, torch.tensor([0, 1, 1, 1, 0]), n_bins=4)
+    # (0.5, 0.75] holds 0.6, wrong, and 0.6, right; (0.75, 1] holds 0.9, 0.8 (wrong) and 1
+    assert bins["n"].tolist() == [0, 0, 2, 3]
+    assert bins["confidence"].tolist() == pytest.approx([0, 0, 60, 90])
+    assert bins["accuracy"].tolist() == pytest.approx([0, 0, 50, 200 / 3])
+
+
+def test_reliability_bins_are_scikit_learns_curve():
+    """Of two classes with the first as the sure one, so that the confidence is its probability."""
+    rng = torch.Generator().manual_seed(10)
+    confidence = 0.5 + 0.5 * torch.rand(1000, generator=rng).double()
+    is_first = torch.rand(1000, generator=rng) < 0.8
+    probs = torch.stack([confidence, 1 - confidence], dim=-1)
+    bins = metrics.reliability_bins(probs, (~is_first).long())
+    accuracy, mean_confidence = calibration_curve(is_first.numpy(), confidence.numpy(), n_bins=15)
+    filled = bins["n"] > 0
+    np.testing.assert_allclose(bins["accuracy"][filled].numpy(), 100 * accuracy)
+    np.testing.assert_allclose(bins["confidence"][filled].numpy(), 100 * mean_confidence)
+    assert bins["n"].sum() == 1000
+
+
+@pytest.mark.parametrize("confidence", [0.5, 1.0])
+@pytest.mark.parametrize("right", [True, False])
+def test_one_example(confidence, right):
+    probs = doubles([[confidence, 1 - confidence]])
+    targets = torch.tensor([0 if right else 1])
+    assert metrics.accuracy(probs, targets) == 100 * right
+    assert metrics.ece(probs, targets) == pytest.approx(100 * abs(right - confidence))
+    assert metrics.brier(probs, targets) == pytest.approx(2 * (right - confidence) ** 2)
+
+
+def test_classes_that_never_occur_change_nothing(probs, targets):
+    wider = torch.cat([probs, torch.zeros(500, 3).double()], dim=-1)
+    for score in (metrics.accuracy, metrics.brier, metrics.ece):
+        assert score(wider, targets) == pytest.approx(score(probs, targets))
 
 
 def test_mixture_log_probs_is_the_log_of_the_mean_probability():

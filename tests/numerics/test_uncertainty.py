@@ -16,6 +16,7 @@ ALL = [
     uncertainty.expected_entropy,
     uncertainty.bald,
     uncertainty.variation_ratio,
+    uncertainty.least_confidence,
     uncertainty.mean_sd,
 ]
 
@@ -42,6 +43,7 @@ UNDECIDED = log([[[0.5, 0.5]], [[0.5, 0.5]]])
         (uncertainty.expected_entropy, 0, 0, math.log(2)),
         (uncertainty.bald, math.log(2), 0, 0),
         (uncertainty.variation_ratio, 0.5, 0, 0),  # ties vote for the first class
+        (uncertainty.least_confidence, 0.5, 0, 0.5),
         (uncertainty.mean_sd, 0.5, 0, 0),
     ],
 )
@@ -59,8 +61,53 @@ def test_by_hand():
     assert uncertainty.expected_entropy(samples).item() == pytest.approx(np.mean(entropies))
     assert uncertainty.bald(samples).item() == pytest.approx(mean_entropy - np.mean(entropies))
     assert uncertainty.variation_ratio(samples).item() == pytest.approx(1 / 3)
+    assert uncertainty.least_confidence(samples).item() == pytest.approx(0.4)
     sd = np.std([0.8, 0.4, 0.6])
     assert uncertainty.mean_sd(samples).item() == pytest.approx((sd + sd + 0) / 3)
+
+
+def test_two_variation_ratios():
+    """By votes (of the mode) and by the mean probability: which class is most likely differs."""
+    samples = log([[[0.51, 0.49]], [[0.51, 0.49]], [[0.51, 0.49]], [[0.0, 1.0]]])
+    assert uncertainty.variation_ratio(samples).item() == pytest.approx(1 / 4)
+    assert uncertainty.least_confidence(samples).item() == pytest.approx(3 * 0.51 / 4)
+
+
+def test_variation_ratio_is_that_of_scipys_mode(logits):
+    votes = logits.argmax(-1).numpy()
+    expected = 1 - stats.mode(votes, axis=0).count / len(votes)
+    np.testing.assert_allclose(uncertainty.variation_ratio(logits).numpy(), expected)
+
+
+def test_least_confidence_is_one_minus_the_largest_mean_probability(logits):
+    expected = 1 - torch.softmax(logits.double(), -1).mean(0).max(-1).values
+    torch.testing.assert_close(uncertainty.least_confidence(logits), expected)
+
+
+def test_least_confidence_tells_apart_what_is_nearly_certain():
+    """Where one minus the probability is 0 in float64."""
+    doubt = torch.tensor([40.0, 60.0, 80.0])
+    logits = torch.stack([doubt, torch.zeros(3)], dim=-1).unsqueeze(0)
+    np.testing.assert_allclose(
+        uncertainty.least_confidence(logits).numpy(), np.exp(-doubt.numpy()), rtol=1e-5
+    )
+
+
+def test_mean_sd_is_numpys(logits):
+    expected = torch.softmax(logits.double(), -1).numpy().std(0).mean(-1)
+    np.testing.assert_allclose(uncertainty.mean_sd(logits).numpy(), expected)
+
+
+def test_every_score_is_highest_for_a_planted_outlier(logits):
+    """Samples agree and are certain of all images but one, of which each says something else."""
+    certain = 20.0 * torch.nn.functional.one_hot(torch.arange(25) % 10, 10).float()
+    samples = certain + logits / 3
+    samples[:, 7] = 20.0 * torch.nn.functional.one_hot(torch.arange(40) % 10, 10).float()
+    for function in ALL:
+        if function is not uncertainty.expected_entropy:  # each sample is certain of its class
+            assert function(samples).argmax() == 7
+    samples[:, 7] = 0
+    assert uncertainty.expected_entropy(samples).argmax() == 7
 
 
 def test_entropy_is_scipys(logits):
@@ -78,6 +125,8 @@ def test_bounds(logits):
     assert (uncertainty.bald(logits) <= uncertainty.predictive_entropy(logits)).all()
     assert (uncertainty.predictive_entropy(logits) <= math.log(10) + 1e-12).all()
     assert (uncertainty.variation_ratio(logits) <= 0.9).all()
+    assert (uncertainty.least_confidence(logits) <= 0.9 + 1e-12).all()
+    assert (uncertainty.mean_sd(logits) <= 0.3 + 1e-12).all()  # sqrt(0.1 * 0.9)
     for function in ALL:
         assert (function(logits) >= 0).all()
 

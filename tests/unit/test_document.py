@@ -125,21 +125,20 @@ def test_the_number_of_trials_is_not_part_of_a_study(tmp_path: Path) -> None:
         ("- constant", "- {name: constant, x: 2}",
          "sweep.yaml:5: methods[0].x: must be in [0, 1], but got 2"),
         ("- constant", "- {name: constant, x: '0.5'}",
-         "sweep.yaml:5: methods[0].x: must be float, but got '0.5'"),
+         "sweep.yaml:5: methods[0].x: must be a number, but got '0.5'"),
         ("- constant", "- {name: constant, x: true}",
-         "sweep.yaml:5: methods[0].x: must be float, but got True"),
+         "sweep.yaml:5: methods[0].x: must be a number, but got true"),
         ("- guess", "- {name: guess, n_steps: 1.5}",
-         "sweep.yaml:3: tasks[0].n_steps: must be int, but got 1.5"),
-        ("trials: 4", "trials: 0", "sweep.yaml:6: search.trials: must be greater than or equal "
-         "to 1, but got 0"),
+         "sweep.yaml:3: tasks[0].n_steps: must be a whole number, but got 1.5"),
+        ("trials: 4", "trials: 0", "sweep.yaml:6: search.trials: must be at least 1, but got 0"),
         ("trials: 4", "trails: 4", "sweep.yaml:6: search.trails: unknown key; "
          "did you mean 'trials'?"),
         ("tpe, trials: 4", "tpe", "sweep.yaml:6: search: sampler tpe needs `trials`, the number "
          "of configurations a study"),
         ("sampler: tpe", "sampler: bayes", "sweep.yaml:6: search.sampler: must be 'tpe', 'random' "
          "or 'grid', but got 'bayes'"),
-        ("name: demo", "name: ../demo", "sweep.yaml:1: name: must match pattern "
-         "'^[A-Za-z0-9][A-Za-z0-9._-]*$', but got '../demo'"),
+        ("name: demo", "name: ../demo", "sweep.yaml:1: name: must be letters, digits and "
+         ". _ -, a letter or digit first, but got '../demo'"),
         ("name: demo\n", "", "sweep.yaml:1: 'name' is missing"),
         ("- constant", "- constant\n  - constant",
          "sweep.yaml:6: methods[1]: labels must differ, but 'constant' stands twice; "
@@ -174,6 +173,45 @@ def test_the_number_of_trials_is_not_part_of_a_study(tmp_path: Path) -> None:
          "but got none"),
         ("sampler: tpe, trials: 4", "sampler: tpe, trials: 4}\nmetric: {name: rmse",
          "sweep.yaml:7: metric: task guess has no metric 'rmse'; known: closeness"),
+        ("- constant", "- constant: {x: 0.2}",
+         "sweep.yaml:5: methods[0]: 'name' is missing; write {name: constant, x: 0.2}"),
+        ("- constant", "- constant:\n    x: 0.2",
+         "sweep.yaml:5: methods[0]: 'name' is missing; write {name: constant, x: 0.2}"),
+        ("- guess", "- guess:",
+         "sweep.yaml:3: tasks[0]: 'name' is missing; write {name: guess}"),
+        ("- constant", "- {x: 0.2}", "sweep.yaml:5: methods[0]: 'name' is missing"),
+        ("- constant", "- 3",
+         "sweep.yaml:5: methods[0]: must be a name, or a mapping with name, but got 3"),
+        ("- constant", "- {name: constant, parameters: [x]}",
+         "sweep.yaml:5: methods[0].parameters: must be a mapping, but got ['x']"),
+        ("- constant", "- {name: constant, label: 3}",
+         "sweep.yaml:5: methods[0].label: must be text, but got 3"),
+        ("- guess", "- {name: guess, s: 1}",
+         "sweep.yaml:3: tasks[0].s: unknown field; known: n_steps, seconds, target"),
+        ("- guess", "- {name: guess, ns: 1}",
+         "sweep.yaml:3: tasks[0].ns: unknown field; did you mean 'n_steps'?"),
+        ("\n  - constant", " []",
+         "sweep.yaml:4: methods: must have at least one entry, but got []"),
+        ("\n  - constant", " constant",
+         "sweep.yaml:4: methods: must be a list, but got 'constant'"),
+        ("- constant", "- {name: failing, mark: [[1]]}",
+         "sweep.yaml:5: methods[0].mark: must be text, in quotes, but got [[1]]"),
+        ("trials: 4}", "trials: 4}\nevaluate: 3",
+         "sweep.yaml:7: evaluate: must be a mapping with seeds, but got 3"),
+        ("trials: 4}", "trials: 4}\nresources: [1]",
+         "sweep.yaml:7: resources: must be a mapping with cpu and gpu, but got [1]"),
+        ("trials: 4}", "trials: 4}\nresources: {cpu: 1.5}",
+         "sweep.yaml:7: resources.cpu: must be a whole number, but got 1.5"),
+        ("trials: 4}", "trials: 4}\nresources: {gpu: 2000}",
+         "sweep.yaml:7: resources.gpu: must be at most 1024, but got 2000"),
+        ("trials: 4}", "trials: 4}\nresources: {gpu: yes}",
+         "sweep.yaml:7: resources.gpu: must be a number, but got 'yes'"),
+        ("trials: 4}", "trials: 4}\nmetric: {name: closeness, goal: up}",
+         "sweep.yaml:7: metric.goal: must be 'maximize' or 'minimize', but got 'up'"),
+        ("trials: 4}", "trials: 4}\nmetric: [closeness]",
+         "sweep.yaml:7: metric: must be a mapping with name and goal, but got ['closeness']"),
+        ("name: demo", f"name: {101 * 'a'}", "sweep.yaml:1: name: must have 100 characters at "
+         f"most, but got '{56 * 'a'}..."),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(tmp_path: Path, old: str, new: str, line: str) -> None:
@@ -185,6 +223,58 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     text = GOOD.replace("trials: 4", "trials: -1").replace("- guess", "- gess")
     text = text.replace("- constant", "- {name: constant, x: 2, z: 1}")
     assert len(mistakes(tmp_path, text)) == 4
+
+
+def test_mistakes_are_told_in_the_order_of_lines(tmp_path: Path) -> None:
+    text = """\
+resources: {cpu: 0}
+methods:
+  - constnat
+  - {name: constant, label: c, x: 2, y: 1}
+search: {sampler: tpe}
+metric: closness
+tasks:
+  - {name: guess, n_steps: -1}
+  - {name: guess, targt: 1}
+  - gues
+evaluate: [3]
+"""
+    told = mistakes(tmp_path, text, "methods.1.z=1", "nowhere")
+    assert told[0].startswith("--set nowhere: ")
+    assert told[1].startswith("--set methods.1.z=1: unknown field")
+    assert [int(line.split(":")[1]) for line in told[2:]] == [1, 1, 3, 4, 4, 5, 6, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("{n_members: 2}", "n_members: 2"),
+        ("\n      n_members: 2", "n_members: 2"),
+        ("[0.1, 0.3]", "0.1, 0.3"),
+        ("0.1", "0.1"),
+        ("2020-01-02", "2020-01-02"),
+        ("'n_members: 2'", "n_members: 2"),
+    ],
+)
+def test_a_text_field_takes_other_values_as_their_text(
+    tmp_path: Path, written: str, text: str
+) -> None:
+    entry = f"- name: failing\n    mark: {written}\n"
+    (study,) = read(tmp_path, GOOD.replace("- constant", entry)).studies
+    assert study.method.settings["mark"] == text
+
+
+@pytest.mark.parametrize("value", ["n_members: 2, rate: 0.1", "{n_members: 2, rate: 0.1}"])
+def test_an_override_of_a_text_field_needs_no_quotes(tmp_path: Path, value: str) -> None:
+    text = GOOD.replace("- constant", "- failing")
+    (study,) = read(tmp_path, text, f"methods.0.mark={value}").studies
+    assert study.method.settings["mark"] == "n_members: 2, rate: 0.1"
+
+
+def test_a_rule_of_the_methods_own_is_told_of_its_setting(tmp_path: Path) -> None:
+    entry = '{name: mc_dropout, rate: 0.1,\n     layer_rates: "2"}'
+    (line,) = mistakes(tmp_path, GOOD.replace("constant", entry))
+    assert line.startswith("sweep.yaml:6: methods[0].layer_rates: must be numbers in ")
 
 
 def test_a_duplicate_key_is_refused(tmp_path: Path) -> None:
@@ -215,10 +305,19 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         ("tasks.3.target=1", "--set tasks.3.target=1: tasks has no entry 3, 0 first"),
         ("name.x=1", "--set name.x=1: name holds a value, not keys"),
         ("name=[", "--set name=[: the value is not valid YAML"),
+        (
+            "name={a: 1, a: 2}",
+            "--set name={a: 1, a: 2}: a key must stand once, and an anchor "
+            "must not contain itself",
+        ),
+        (
+            "name=&a [*a]",
+            "--set name=&a [*a]: a key must stand once, and an anchor must not contain itself",
+        ),
         ("tasks.²=1", "--set tasks.²=1: tasks has no entry ², 0 first"),
         (
             "evaluate.seeds=0",
-            "--set evaluate.seeds=0: must be greater than or equal to 1, but got 0",
+            "--set evaluate.seeds=0: must be at least 1, but got 0",
         ),
         (
             "methods.0={name: constant, x: 7}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -262,6 +263,40 @@ def test_the_search_shows_the_chosen_trial_and_its_failures(bench):
     assert "best of 4 trials: number 1, validation 88, 1 failed; runs " in render(b.board())
 
 
+FIXED = """\
+name: finals
+tasks: [exam, {name: exam, level: 2}]
+methods:
+  - {name: failing, label: told, how: diverge, mark: {n_members: 2}, parameters: {x: {value: 0.1}}}
+  - {name: failing, label: searched, mark: [0.1, 0.3]}
+  - constant
+search: {sampler: random, trials: 2}
+evaluate: {seeds: 1}
+"""
+
+
+def test_what_the_sweep_file_sets_of_a_method_stands_with_what_was_searched(bench):
+    b = bench(FIXED)
+    b.run(lambda label, work: done(50.0))
+    for table in b.board().tables:
+        rows = {row.label: row.chosen for row in table.rows}
+        assert {label: chosen.fixed for label, chosen in rows.items()} == {
+            "told": ("how", "mark", "x"), "searched": ("mark",), "constant": (),
+        }  # fmt: skip
+    for format_ in ("table", "markdown"):
+        text = " ".join(render(b.board(), format_).replace("`", "").split())
+        assert 'told: how=diverge, mark="n_members: 2", x=0.1 (nothing searched; run' in text
+        assert re.search(r'searched: x=[\d.]+; fixed: mark="0.1, 0.3" \(best of [^;]+; run', text)
+        assert re.search(r"constant: x=[\d.]+ \(best of [^;]+; run", text)
+
+
+def test_a_method_as_it_is_by_default_is_said_to_be_so(bench):
+    b = bench(document("a", 2).replace(", x: 0.1", ""))
+    assert "a: defaults (nothing searched; no runs yet)" in render(b.board())
+    b.run(lambda label, work: DIVERGED, limit=1)
+    assert "a: defaults (nothing searched; no run done, 1 failed)" in render(b.board())
+
+
 def test_gaps_are_shown_and_explained(bench):
     b = bench(document("abc", 3))
     error = RunResult("failed", failure="error", message="RuntimeError: the plugin broke")
@@ -314,6 +349,28 @@ def test_a_search_under_way_is_said_to_be_so(bench):
     for format_ in ("table", "markdown", "csv", "json"):
         assert "search unfinished" in render(board, format_)
     assert draw_figures(b.ledger, b.record) == {"exam": {}}
+
+
+def test_a_method_whose_runs_carry_warnings_is_marked(bench):
+    b = bench(document("ab", 3))
+    suspect = {2: ("samples must differ", "more"), 3: ("samples must be finite",)}
+
+    def answer(label: str, work: Work) -> RunResult:
+        result = DIVERGED if work.spec.seed == 3 else done(90.0 if label == "b" else 50.0)
+        return replace(result, warnings=suspect.get(work.spec.seed, ()) if label == "a" else ())
+
+    b.run(answer)
+    plain, warned = b.board().tables[0].rows
+    assert (plain.label, plain.warned) == ("b", [])
+    assert [run.warnings for run in warned.warned] == [suspect[2], suspect[3]]
+    note = "warned (!): a: 2 of 3 evaluation runs, such as run 3: samples must differ"
+    for format_ in ("table", "markdown"):
+        text = " ".join(render(b.board(), format_).split())
+        assert text.count("a (!)") == 1
+        assert "b (!)" not in text
+        assert note in text
+    lines = list(csv.DictReader(io.StringIO(render(b.board(), "csv"))))
+    assert [(line["method"], line["n_warned"]) for line in lines] == [("b", "0"), ("a", "2")]
 
 
 def test_an_empty_ledger_still_has_a_leaderboard(bench):
@@ -385,14 +442,33 @@ points in %, ↑ higher is better
 | 2 | a | 80.5 ± 6.4 | -10.2 ± 3.2 | 0.016 | 2/3 | 19.5 ± 6.4 | 1 s | 3 s | 100 MB |
 
 - missing: a 2/3: 1 diverged; seed 3 is run 5: loss is nan
-- `b`: as in the sweep file, nothing searched (runs 2, 4, 6)
-- `a`: as in the sweep file, nothing searched (runs 1, 3)
+- `b`: x=0.2 (nothing searched; runs 2, 4, 6)
+- `a`: x=0.1 (nothing searched; runs 1, 3)
 
 rank: shared with the best by all methods that are not found worse (p < 0.05); the others are \
 ranked the same way among themselves. ±: half the 95 % t interval of the mean over seeds. \
 vs best: mean difference on common seeds; p: its paired t test, Holm-corrected.
 fit: mean of an evaluation run. study: all its runs, search included. memory: highest peak."""
     )
+
+
+def test_markdown_names_the_code_behind_the_numbers(bench):
+    b = bench(document("ab", 2))
+    commits = {"a": {"commit": 40 * "1", "dirty": True}, "b": {"commit": 40 * "2", "dirty": False}}
+
+    def answer(label: str, work: Work) -> RunResult:
+        method = {"package": "mine 1.0", "git": commits[label]}
+        task = {"package": "theirs 2.0", "git": None}
+        return replace(done(50.0), provenance={"plugins": {"task": task, "method": method}})
+
+    b.run(answer)
+    board = b.board()
+    assert board.tables[0].code == (
+        "mine 1.0 at commit 111111111111 with uncommitted changes",
+        "mine 1.0 at commit 222222222222",
+        "theirs 2.0",
+    )
+    assert "\n- code: mine 1.0 at commit 222222222222\n" in render(board, "markdown")
 
 
 def test_csv_is_exact(small):
@@ -403,7 +479,7 @@ def test_csv_is_exact(small):
         "mean", "low", "high", "sd", "n", "n_planned", "gap",
         "vs_best_mean", "vs_best_low", "vs_best_high", "vs_best_sd", "vs_best_n",
         "vs_best_p_value", "validation", "trial",
-        "fit_seconds", "total_seconds", "peak_memory_mb", "runs", "configuration",
+        "fit_seconds", "total_seconds", "peak_memory_mb", "n_warned", "runs", "configuration",
         "errors_mean", "errors_low", "errors_high", "errors_sd", "errors_n",
     ]  # fmt: skip
     best, beaten = lines
@@ -426,7 +502,7 @@ def test_json_holds_everything(small):
     key = small.tables[0].rows[1].seeds[1].run_key
     assert a["seeds"][1] == {
         "seed": 2, "state": "done", "run_id": 3, "run_key": key,
-        "scores": {"points": 81.0, "errors": 19.0}, "failure": None, "message": "",
+        "scores": {"points": 81.0, "errors": 19.0}, "failure": None, "message": "", "warnings": [],
     }  # fmt: skip
     assert a["seeds"][2]["failure"] == "diverged"
     assert a["seeds"][2]["message"] == "loss is nan\nat step 3"
@@ -434,6 +510,7 @@ def test_json_holds_everything(small):
     assert a["run_ids"] == [1, 3]
     assert a["versus"]["difference"]["mean"] == -10.25
     assert a["chosen"]["configuration"] == {"x": 0.1}
+    assert (a["chosen"]["fixed"], a["chosen"]["searched"]) == (["x"], [])
     assert a["cost"]["peak_memory_mb"] == 100.0
 
 
@@ -516,6 +593,24 @@ def test_figures_are_drawn_from_the_runs_tables(bench, tmp_path):
     paths = save_figures(b.ledger, b.record, tmp_path / "new" / "figures")
     assert [path.name for path in paths] == ["exam-scores.png", "exam-curve.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("scores", "low", "high"),
+    [
+        ([99.0, 100.0, 97.0], (80, 97), (100, 100)),
+        ([0.0, 3.0, 1.0], (0, 0), (3, 20)),
+        ([100.0, 100.0, 100.0], (80, 100), (100, 100)),
+        ([-3.0, 101.0, 50.0], (-3, -3), (101, 101)),  # no share, though in %
+    ],
+)
+def test_an_axis_of_shares_ends_at_0_and_100_percent(bench, scores, low, high):
+    b = bench(document("a", 3))
+    b.run(scores_of({"a": scores}))
+    (axes,) = draw_figures(b.ledger, b.record)["exam"]["scores"].axes
+    left, right = axes.get_xlim()
+    assert low[0] <= left <= low[1]
+    assert high[0] <= right <= high[1]
 
 
 def test_labels_make_safe_and_different_file_names(bench, tmp_path):

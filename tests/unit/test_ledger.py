@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, inspect, text
 
 from bhnbench.contract import Outcome
-from bhnbench.errors import LedgerError
+from bhnbench.errors import LedgerError, NoLedgerError
 from bhnbench.ledger.database import MIGRATIONS, SCHEMA
 from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.models import Base
 from bhnbench.ledger.records import SweepRecord, TrialRef
 from bhnbench.runs import Cost, RunResult
+from bhnbench.status import study_statuses
 from bhnbench.sweep.document import Sweep, read_sweep
 
 DOCUMENT = """\
@@ -51,6 +53,7 @@ def test_a_run_lands_whole(ledger_address: str, sweep: Sweep) -> None:
         "done",
         outcome=Outcome({"closeness": -0.25}, {"curve": table}),
         points=[(1, {"closeness": -1.0, "loss": float("inf")}), (2, {"closeness": -0.5})],
+        warnings=("the posterior has collapsed", "it is nowhere"),
         cost=Cost(1.5, 0.5, 100.0),
         provenance={"packages": {"torch": "2"}},
     )
@@ -58,6 +61,7 @@ def test_a_run_lands_whole(ledger_address: str, sweep: Sweep) -> None:
     run = ledger.runs([spec.key])[spec.key]
     assert (run.state, run.scores, run.cost) == ("done", {"closeness": -0.25}, Cost(1.5, 0.5, 100))
     assert run.spec == spec
+    assert run.warnings == ["the posterior has collapsed", "it is nowhere"]
     assert run.provenance == {"packages": {"torch": "2"}}
     assert run.started_at is not None
     assert run.finished_at is not None
@@ -75,12 +79,14 @@ def test_a_failure_leaves_no_score(ledger_address: str, sweep: Sweep) -> None:
     ledger, record = open_with(ledger_address, sweep)
     spec = record.studies[0].spec.run({}, "evaluate", 1)
     ledger.start_run(spec, None)
-    ledger.finish_run(spec, RunResult("failed", failure="error", message="x" * 5000))
+    result = RunResult("failed", failure="error", message="x" * 5000, warnings=["suspect"])
+    ledger.finish_run(spec, result)
     run = ledger.runs([spec.key])[spec.key]
     assert (run.state, run.failure, run.scores, len(run.message)) == ("failed", "error", {}, 2000)
-    assert not run.settled
+    assert (run.settled, run.warnings) == (False, ["suspect"])
     ledger.start_run(spec, None)
-    assert ledger.runs([spec.key])[spec.key].attempts == 2
+    run = ledger.runs([spec.key])[spec.key]
+    assert (run.attempts, run.warnings) == (2, [])
     ledger.close()
 
 
@@ -94,10 +100,42 @@ def test_runs_of_a_dead_driver_are_released(ledger_address: str, sweep: Sweep) -
     ledger.close()
 
 
-def test_a_sweep_recorded_twice_is_one(ledger_address: str, sweep: Sweep) -> None:
+def test_without_a_driver_what_was_left_running_reads_as_the_next_one_will_write_it(
+    ledger_address: str, sweep: Sweep
+) -> None:
     ledger, record = open_with(ledger_address, sweep)
+    study = record.studies[0]
+    study_id = study.id or 0
+    specs = study.spec.search_run({"x": 0.5}), study.spec.run({}, "evaluate", 1)
+    ledger.start_run(specs[0], TrialRef(study_id, 0, {"x": 0.5}))
+    ledger.start_run(specs[1], None)
+    ledger.finish_run(specs[1], RunResult("done"))
+
+    def states(ledger: Ledger) -> list[object]:
+        runs = ledger.runs(spec.key for spec in specs)
+        ids = ledger.run_ids(run.id for run in runs.values())
+        in_order = [runs[spec.key] for spec in specs]
+        found = [ledger.find_runs(run.key)[0] for run in in_order]
+        seen = [*in_order, *(ids[run.id] for run in in_order), *found]
+        trials = [(trial.state, trial.failure) for trial in ledger.trials(study_id)]
+        return [*((run.state, run.failure, run.message) for run in seen), *trials]
+
+    assert ("running", None, "") in states(ledger)
+    with Ledger(ledger_address, driven=False) as alone:
+        seen = states(alone)
+    ledger.release_runs()
+    assert seen == states(ledger)
+    ledger.close()
+
+
+def test_a_sweep_recorded_twice_is_one_and_knows_its_first_start(
+    ledger_address: str, sweep: Sweep
+) -> None:
+    ledger, record = open_with(ledger_address, sweep)
+    assert record.created_at == record.started_at
     again = ledger.record_sweep(sweep)
     assert again.id == record.id
+    assert again.created_at == record.created_at < again.started_at
     assert [s.id for s in again.studies] == [s.id for s in record.studies]
     assert [s.spec for s in again.studies] == list(sweep.studies)
     assert [s.spec.labels for s in again.studies] == [s.labels for s in sweep.studies]
@@ -134,6 +172,98 @@ def test_the_newest_migration_is_the_schema() -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA
+
+
+OLD = Path(__file__).with_name("ledger-0001.sql")
+
+
+def make_old(address: str) -> None:
+    """A ledger as the first version of bhnbench left it."""
+    statements = OLD.read_text().partition("\n")[2].split(";\n")
+    engine = create_engine(address)
+    with engine.begin() as connection:
+        if engine.dialect.name != "sqlite":  # its own column types, then the same rows
+            alembic("upgrade", connection)
+            statements = [s for s in statements if s.startswith("INSERT")][1:]
+        for statement in filter(str.strip, statements):
+            connection.exec_driver_sql(statement.replace("%", "%%"))
+    engine.dispose()
+
+
+def alembic(verb: str, connection: Connection) -> None:
+    """Alembic's ``upgrade`` or ``downgrade`` to version 0001."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    getattr(command, verb)(config, "0001")
+
+
+def check_old(ledger: Ledger) -> None:
+    """Everything that the first version wrote is there."""
+    (record,) = ledger.sweeps()
+    assert record.name == "old"
+    assert f"{record.created_at:%Y-%m}" == "2026-11"
+    searched, failing = study_statuses(ledger, record.studies, record.n_seeds)
+    assert (searched.n_left, failing.n_left) == (0, 0)
+    assert [trial.value for trial in searched.trials] == [-0.2091468745470047, -0.3072556915786117]
+    assert [run.failure for run in failing.runs] == ["diverged", "diverged"]
+    assert [run.warnings for run in [*searched.runs, *failing.runs]] == [[]] * 6
+    assert [step for step, _ in ledger.points(1)] == [1, 2]
+    assert ledger.tables(1) == {"guesses": {"guess": [0.5]}}
+
+
+def test_an_older_ledger_is_brought_up_to_date_by_a_sweep_alone(
+    ledger_address: str, sweep: Sweep
+) -> None:
+    make_old(ledger_address)
+    with pytest.raises(NoLedgerError, match=r"of schema 0001, here 0002; start a sweep to bring"):
+        Ledger(ledger_address)
+    with Ledger(ledger_address, create=True) as ledger:
+        check_old(ledger)
+        run = ledger.find_runs("1")[0]
+        ledger.start_run(run.spec, None)
+        ledger.finish_run(run.spec, RunResult("done", warnings=["suspect"]))
+        assert ledger.find_runs("1")[0].warnings == ["suspect"]
+    with Ledger(ledger_address):
+        pass  # nothing is left to do
+
+
+def test_a_ledger_goes_back_to_the_version_before(ledger_address: str) -> None:
+    make_old(ledger_address)
+    Ledger(ledger_address, create=True).close()
+    engine = create_engine(ledger_address)
+    with engine.begin() as connection:
+        alembic("downgrade", connection)
+        names = [column["name"] for column in inspect(connection).get_columns("runs")]
+    engine.dispose()
+    assert "warnings" not in names
+    with Ledger(ledger_address, create=True) as ledger:
+        check_old(ledger)
+
+
+@pytest.mark.parametrize("statement", ["ALTER TABLE runs", "UPDATE alembic_version"])
+def test_a_migration_that_is_killed_has_done_nothing(ledger_address: str, statement: str) -> None:
+    make_old(ledger_address)
+    code = f"""
+import os, signal
+from sqlalchemy import Engine, event
+from bhnbench.ledger.ledger import Ledger
+
+@event.listens_for(Engine, "after_cursor_execute")
+def kill(connection, cursor, statement, *rest):
+    if statement.startswith({statement!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Ledger({ledger_address!r}, create=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with pytest.raises(NoLedgerError, match="of schema 0001"):
+        Ledger(ledger_address)
+    with Ledger(ledger_address, create=True) as ledger:
+        check_old(ledger)
 
 
 def test_a_newer_ledger_is_refused(ledger_address: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bhnbench.space import (
     Choice,
+    ChoiceOrFile,
     Field,
     Float,
     Int,
@@ -90,7 +91,7 @@ def test_a_space_that_makes_no_sense_is_refused(make, message):
         (Float(1e-4, 0.01, log=True), "[0.0001, 0.01] log"),
         (Float(0, 1), "[0, 1]"),
         (Int(1, 8), "1 ... 8"),
-        (Choice("iaf", 2, None), "iaf | 2 | None"),
+        (Choice("iaf", 2, None), "iaf | 2 | null"),
     ],
 )
 def test_a_space_reads_as_people_write_it(space, text):
@@ -110,6 +111,13 @@ class Plugin:
 class Derived(Plugin):
     extra: float = setting(1.0, "one more")
     depth: int = setting(9, "another depth")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worded(Plugin):
+    name: str = setting("", "any text")
+    rates: str | None = setting(None, "any text, or none")
+    data: str = setting("digits", "data", valid=ChoiceOrFile("digits", suffix=".npz"))
 
 
 def test_fields_say_what_was_declared():
@@ -153,27 +161,40 @@ def test_a_value_is_read_in_the_declared_type(name, given, expected):
     ("name", "given", "message"),
     [
         ("rate", 1.0, r"must be in \[0, 0.99\], but got 1.0"),
-        ("rate", "0.5", "must be float, but got '0.5'"),
-        ("rate", True, "must be float, but got True"),
-        ("rate", None, "must be float, but got None"),
-        ("rate", math.nan, "must be float, but got nan"),
-        ("rate", math.inf, "must be float, but got inf"),
-        ("depth", 2.5, "must be int, but got 2.5"),
-        ("depth", False, "must be int, but got False"),
-        ("flow", "iav", r"must be in iaf \| affine, but got 'iav'"),
+        ("rate", "0.5", "must be a number, but got '0.5'"),
+        ("rate", True, "must be a number, but got true"),
+        ("rate", None, "must be a number, but got null"),
+        ("rate", math.nan, "must be a finite number, but got nan"),
+        ("rate", math.inf, "must be a finite number, but got inf"),
+        ("depth", 2.5, "must be a whole number, but got 2.5"),
+        ("depth", False, "must be a whole number, but got false"),
+        ("flow", "iav", "must be one of iaf, affine, but got 'iav'"),
         ("limit", 0, r"must be in 1 ... 9, but got 0"),
-        ("limit", "1", r"must be int \| null, but got '1'"),
-        ("fast", 1, "must be bool, but got 1"),
+        ("limit", 0.0, r"must be in 1 ... 9, but got 0"),
+        ("limit", "1", "must be a whole number or null, but got '1'"),
+        ("fast", 1, "must be true or false, but got 1"),
+        ("fast", "yes", "must be true or false, but got 'yes'"),
+        ("flow", 3, "must be one of iaf, affine, but got 3"),
+        ("data", "b.csv", r"must be one of digits or a file \*.npz, but got 'b.csv'"),
+        ("rates", [[1]], r"must be text, in quotes, or null, but got \[\[1\]\]"),
+        ("name", None, "must be text, but got null"),
     ],
 )
 def test_a_wrong_value_is_refused(name, given, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        fields_of(Plugin)[name].check(given)
+        fields_of(Worded)[name].check(given)
 
 
-@given(st.sampled_from(["rate", "depth", "flow", "limit", "fast"]), values)
+@pytest.mark.parametrize(
+    ("given", "text"), [([0.1, 0.3], "0.1, 0.3"), ({"rate": 0.2}, "rate: 0.2"), (0.1, "0.1")]
+)
+def test_a_text_field_takes_the_text_of_any_value(given, text):
+    assert fields_of(Worded)["rates"].check(given) == text
+
+
+@given(st.sampled_from(list(fields_of(Worded))), values)
 def test_a_checked_value_stays_as_it_is_when_checked_again(name, value):
-    field = fields_of(Plugin)[name]
+    field = fields_of(Worded)[name]
     try:
         checked = field.check(value)
     except ValueError:

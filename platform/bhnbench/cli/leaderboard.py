@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bhnbench.cli.options import find_sweep, home_option, json_option
+from bhnbench.cli.options import find_sweep, home_option, json_option, open_ledger
 from bhnbench.home import Home
 
 
@@ -26,8 +26,7 @@ def leaderboard(
     """Rank the methods of SWEEP, a name or number, per task (default: started last)."""
     from bhnbench.leaderboard.ranking import build_leaderboard
     from bhnbench.leaderboard.tables import render
-    from bhnbench.ledger.ledger import Ledger
 
-    with Ledger(home.ledger) as ledger:
+    with open_ledger(home) as ledger:
         board = build_leaderboard(ledger, find_sweep(ledger, sweep), metric)
     click.echo(render(board, "json" if as_json else format_))

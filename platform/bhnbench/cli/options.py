@@ -53,6 +53,13 @@ def console(*, stderr: bool = False) -> Console:
     return out if out.is_terminal else Console(stderr=stderr, highlight=False, width=160)
 
 
+def open_ledger(home: Home) -> Ledger:
+    """The home's ledger, to read in it what is known."""
+    from bhnbench.ledger.ledger import Ledger
+
+    return Ledger(home.ledger, driven=home.may_be_driven)
+
+
 def find_sweep(ledger: Ledger, reference: str | None) -> SweepRecord:
     """The sweep of that name (the one started last) or number; without one, the last of all.
 

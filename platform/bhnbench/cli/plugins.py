@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,8 @@ from bhnbench.cli.options import any_home_option, console, json_option, print_js
 
 if TYPE_CHECKING:
     from bhnbench.plugins import Kind, Plugin
+
+PIPED_WIDTH = 95
 
 
 @click.command()
@@ -98,26 +101,52 @@ def _describe(plugin: Plugin) -> dict[str, Any]:
 
 
 def _print_description(content: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    out = console()
     package = f"{content['package']} {content['package_version']}"
     origin = f"{content['kind']}, version {content['version']}, {package}"
-    click.echo(f"{content['name']}  ({origin})\n")
+    module, _, cls = content["target"].partition(":")
+    click.echo(f"{content['name']}  ({origin})\nin Python: from {module} import {cls}\n")
     click.echo(f"{content['doc']}\n")
-    method = content["kind"] == "method"
-    headings = ["hyperparameter" if method else "setting", "type", "default", "valid"]
-    table = Table(*headings, *(["search"] if method else []), "meaning")
+    titles = {"method": "hyperparameters (a search covers those with a search space)"}
+    click.echo(titles.get(content["kind"], "settings"))
     for field in content["fields"]:
-        default = "null" if field["default"] is None else str(field["default"])
-        search = [field["search"] or "fixed"] if method else []
-        row = [field["name"], field["type"], default, field["valid"] or "any", *search]
-        table.add_row(*row, field["doc"])
-    out.print(table)
+        _print_item(field["name"], _facts(field), field["doc"])
     if content["metrics"]:
-        table = Table("metric", "better", "unit", "meaning")
-        for number, metric in enumerate(content["metrics"]):
-            name = metric["name"] + (" (primary)" if number == 0 else "")
-            better = "higher" if metric["direction"] == "maximize" else "lower"
-            table.add_row(name, better, metric["unit"], metric["doc"])
-        out.print(table)
+        click.echo("\nmetrics")
+    for number, metric in enumerate(content["metrics"]):
+        better = "higher" if metric["direction"] == "maximize" else "lower"
+        unit = f", in {metric['unit']}" if metric["unit"] else ""
+        primary = ", primary" if number == 0 else ""
+        _print_item(metric["name"], f"{better} is better{unit}{primary}", metric["doc"])
+
+
+def _facts(field: dict[str, Any]) -> str:
+    from bhnbench.yaml_text import in_short
+
+    facts = {
+        "default": in_short(field["default"]),
+        "valid": field["valid"],
+        "search": field["search"],
+    }
+    said = [f"{name} {value}" for name, value in facts.items() if value is not None]
+    return ", ".join([field["type"], *said])
+
+
+def _print_item(name: str, facts: str, meaning: str) -> None:
+    """A name with its facts, and below it what it means, broken at blanks alone."""
+    out = console()
+    width = out.width if out.is_terminal else PIPED_WIDTH
+    head = _fill(f"{name}: {facts}", width, "  ", 8 * " ")
+    click.echo(head.replace(name, click.style(name, bold=True), 1))
+    if meaning:
+        click.echo(_fill(meaning, width, 6 * " ", 6 * " "))
+
+
+def _fill(text: str, width: int, first: str, others: str) -> str:
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -14,6 +14,7 @@ from bhnbench.cli.options import duration
 from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import RunRecord, SweepRecord
 from bhnbench.status import StudyStatus, study_statuses
+from bhnbench.words import counted
 
 REFRESH_SECONDS = 0.5
 
@@ -56,7 +57,8 @@ class Progress:
         self._n_planned = sum(status.n_left for status in statuses)
         known = sum(s.n_trials + s.n_seeds for s in statuses) - self._n_planned
         self._ledger, self._record = ledger, record
-        self._console.print(f"{record.name}: {self._n_planned} runs left, {known} known")
+        left = counted(self._n_planned, "run")
+        self._console.print(f"{record.name}: {left} left, {known} known")
 
     def landed(self, position: int, key: str) -> None:
         """A run is in the ledger."""
@@ -87,7 +89,7 @@ class Progress:
         since_first = time.monotonic() - self._first_landed
         pace = since_first / (self._n_landed - 1) if self._n_landed > 1 else None
         rest = duration(None if pace is None else pace * left)
-        done = f"{self._n_landed} of {self._n_planned} runs"
+        done = f"{self._n_landed} of {counted(self._n_planned, 'run')}"
         return f"{name}: {done}, {duration(elapsed)} so far, about {rest} left"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import click
@@ -11,6 +11,7 @@ from bhnbench.cli.options import any_home_option, console, duration, json_option
 from bhnbench.contract import Metric
 from bhnbench.errors import BhnbenchError, InvalidSweepError
 from bhnbench.plugins import Kind
+from bhnbench.runs import Point
 from bhnbench.specs import Phase
 
 
@@ -49,31 +50,47 @@ def run(
     from bhnbench.specs import RunSpec
     from bhnbench.sweep.entries import bind
 
-    settings = _read_overrides(overrides)
-    plugins, mistakes = {}, []
     names: dict[Kind, str] = {"task": task, "method": method}
+    settings = _read_overrides(overrides, names)
+    plugins, mistakes = {}, []
     for kind, name in names.items():
         try:
             plugins[kind] = bind(kind, name, settings[kind])
         except ValueError as error:
-            mistakes += [f"--set {kind}.{line}" for line in str(error).splitlines()]
+            mistakes += [
+                _place(kind, name, settings[kind], line) for line in str(error).splitlines()
+            ]
     if mistakes:
         raise InvalidSweepError(mistakes)
     phase: Phase = "search" if holdout == "validation" else "evaluate"
     spec = RunSpec(plugins["task"], plugins["method"], phase, seed)
     result = execute(spec, n_threads=threads)
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)
     if result.outcome is None:
         raise BhnbenchError(f"the run failed ({result.failure}): {result.message}")
+    reported = _last_reported(result.points)
     if as_json:
-        scores = dict(result.outcome.scores)
-        print_json({"key": spec.key, "scores": scores, "cost": asdict(result.cost)})
+        content = {"key": spec.key, "scores": dict(result.outcome.scores), "reported": reported}
+        print_json(content | {"warnings": list(result.warnings), "cost": asdict(result.cost)})
         return
     _print_scores(load_task(spec.task).metrics, result.outcome.scores)
+    if reported:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in reported.items())
+        click.echo(f"last reported while it ran: {figures}")
     seconds = duration(result.cost.fit_seconds), duration(result.cost.score_seconds)
     click.echo(f"scored on {holdout}, seed {seed}; fitting {seconds[0]}, scoring {seconds[1]}")
 
 
-def _read_overrides(overrides: Iterable[str]) -> dict[str, dict[str, object]]:
+def _place(kind: Kind, name: str, settings: Collection[str], mistake: str) -> str:
+    """A mistake with the option that made it; of several together, with the plugin."""
+    key = mistake.partition(": ")[0]
+    return f"--set {kind}.{mistake}" if key in settings else f"{kind} {name}: {mistake}"
+
+
+def _read_overrides(
+    overrides: Iterable[str], names: Mapping[Kind, str]
+) -> dict[str, dict[str, object]]:
     from bhnbench.sweep.yaml_file import parse_value
 
     settings: dict[str, dict[str, object]] = {"task": {}, "method": {}}
@@ -82,7 +99,8 @@ def _read_overrides(overrides: Iterable[str]) -> dict[str, dict[str, object]]:
         key, equals, raw = text.partition("=")
         owner, _, name = key.partition(".")
         if not equals or not name or owner not in settings:
-            mistakes.append(f"--set {text}: must be task.X=VALUE or method.X=VALUE")
+            rule = f"must be task.X=VALUE or method.X=VALUE{_whose(key, names)}"
+            mistakes.append(f"--set {text}: {rule}")
             continue
         try:
             settings[owner][name] = parse_value(raw)
@@ -91,6 +109,22 @@ def _read_overrides(overrides: Iterable[str]) -> dict[str, dict[str, object]]:
     if mistakes:
         raise InvalidSweepError(mistakes)
     return settings
+
+
+def _whose(key: str, names: Mapping[Kind, str]) -> str:
+    """The owners of a setting that was given without one."""
+    from bhnbench.plugins import find_plugin
+    from bhnbench.space import fields_of
+
+    setting = key.rpartition(".")[2]
+    loaded = {kind: find_plugin(kind, name).load() for kind, name in names.items()}
+    owners = [f"{kind}.{setting}" for kind, cls in loaded.items() if setting in fields_of(cls)]
+    return f"; did you mean {' or '.join(owners)}?" if owners else ""
+
+
+def _last_reported(points: Sequence[Point]) -> dict[str, float]:
+    """The last value of everything that was reported."""
+    return {name: value for _, metrics in points for name, value in metrics.items()}
 
 
 def _print_scores(metrics: Iterable[Metric], scores: Mapping[str, float]) -> None:

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bhnbench.cli.options import console, duration, home_option, json_option, print_json
+from bhnbench.cli.options import (
+    console,
+    duration,
+    home_option,
+    json_option,
+    open_ledger,
+    print_json,
+)  # fmt: skip
 from bhnbench.errors import BhnbenchError
 from bhnbench.home import Home
+from bhnbench.words import counted
 
 if TYPE_CHECKING:
     from bhnbench.ledger.records import RunRecord
@@ -26,9 +34,7 @@ CURVE_ROWS = 10
 @home_option
 def show(run: str, as_json: bool, home: Home) -> None:
     """Show everything about RUN: its number, or the beginning of its key."""
-    from bhnbench.ledger.ledger import Ledger
-
-    with Ledger(home.ledger) as ledger:
+    with open_ledger(home) as ledger:
         found = ledger.find_runs(run)
         if len(found) != 1:
             raise BhnbenchError(_not_one(run, found))
@@ -81,6 +87,8 @@ def _print(record: RunRecord, points: Sequence[Point], tables: Mapping[str, Any]
     failed = f" ({record.failure}: {record.message})" if record.failure else ""
     ended = f"stopped early at step {points[-1][0]}" if record.state == "pruned" else record.state
     click.echo(f"{spec.method.name} on {spec.task.name}: {ended}{failed}")
+    for warning in record.warnings:
+        click.echo(f"warning: {warning}")
     attempts = f", attempt {record.attempts}" if record.attempts > 1 else ""
     click.echo(f"phase {spec.phase}, scored on {spec.holdout}, seed {spec.seed}{attempts}")
     cost = record.cost
@@ -94,8 +102,8 @@ def _print(record: RunRecord, points: Sequence[Point], tables: Mapping[str, Any]
     if points:
         _print_curve(points)
     for name, columns in tables.items():
-        rows = len(next(iter(columns.values()), []))
-        click.echo(f"table {name}: {rows} rows of {', '.join(columns)} (whole with --json)")
+        rows = counted(len(next(iter(columns.values()), [])), "row")
+        click.echo(f"table {name}: {rows} of {', '.join(columns)} (whole with --json)")
     _print_pairs("provenance", _flat(record.provenance))
     click.echo(f"repeat it with:\n  {repeat_command(record)}")
 
@@ -117,8 +125,10 @@ def _print_curve(points: Sequence[Point]) -> None:
     from rich.table import Table
 
     names = list(dict.fromkeys(name for _, metrics in points for name in metrics))
-    stride = -(-len(points) // CURVE_ROWS)
-    shown = [*points[::stride]]
+    most = max(len(metrics) for _, metrics in points)
+    full = [point for point in points if len(point[1]) == most]  # not all reports hold all metrics
+    stride = -(-len(full) // CURVE_ROWS)
+    shown = [*full[::stride]]
     if shown[-1] is not points[-1]:
         shown.append(points[-1])
     table = Table("step", *names)

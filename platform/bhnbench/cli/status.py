@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bhnbench.cli.options import console, find_sweep, home_option, json_option, print_json
+from bhnbench.cli.options import (
+    console,
+    find_sweep,
+    home_option,
+    json_option,
+    open_ledger,
+    print_json,
+)  # fmt: skip
 from bhnbench.home import Home
+from bhnbench.words import counted
 
 if TYPE_CHECKING:
     from bhnbench.ledger.records import SweepRecord
@@ -23,10 +31,9 @@ SHOWN_FAILURES = 20
 @home_option
 def status(sweep: str | None, as_json: bool, home: Home) -> None:
     """Show where each study of SWEEP, a name or number, stands (default: started last)."""
-    from bhnbench.ledger.ledger import Ledger
     from bhnbench.status import study_statuses
 
-    with Ledger(home.ledger) as ledger:
+    with open_ledger(home) as ledger:
         record = find_sweep(ledger, sweep)
         statuses = study_statuses(ledger, record.studies, record.n_seeds)
         others = [other for other in ledger.sweeps() if other.id != record.id]
@@ -37,6 +44,7 @@ def status(sweep: str | None, as_json: bool, home: Home) -> None:
 
     console().print(progress_table(statuses, _headline(record, statuses)))
     _print_failures(statuses)
+    _print_warnings(statuses)
     if others:
         click.echo("other sweeps here (a number or name after `bhnbench status` picks one):")
     for other in others:
@@ -46,9 +54,10 @@ def status(sweep: str | None, as_json: bool, home: Home) -> None:
 
 def _headline(record: SweepRecord, statuses: Sequence[StudyStatus]) -> str:
     left = sum(status.n_left for status in statuses)
-    state = "complete" if not left else f"{left} runs left"
-    started = f"started {record.started_at:%Y-%m-%d %H:%M} UTC"
-    return f"{record.name} (sweep {record.id}): {state}, {started}"
+    state = "complete" if not left else f"{counted(left, 'run')} left"
+    first, last = (f"{t:%Y-%m-%d %H:%M} UTC" for t in (record.created_at, record.started_at))
+    resumed = "" if last == first else f", resumed {last}"
+    return f"{record.name} (sweep {record.id}): {state}, started {first}{resumed}"
 
 
 def _print_failures(statuses: Sequence[StudyStatus]) -> None:
@@ -61,15 +70,29 @@ def _print_failures(statuses: Sequence[StudyStatus]) -> None:
         click.echo(f"... and {len(failures) - SHOWN_FAILURES} more failures; --json lists all")
 
 
+def _print_warnings(statuses: Sequence[StudyStatus]) -> None:
+    for status in statuses:
+        if status.warned:
+            first = status.warned[0]
+            runs = f"{len(status.warned)} of {counted(len(status.runs), 'run')}"
+            example = f"run {first.id}: {first.warnings[0]}"
+            click.echo(f"warned: {' / '.join(status.study.labels)}, {runs}, such as {example}")
+
+
 def _content(record: SweepRecord, statuses: Sequence[StudyStatus]) -> dict[str, Any]:
     return {
         "sweep": record.name,
         "id": record.id,
-        "started_at": record.started_at.isoformat(),
+        "started_at": record.created_at.isoformat(),
+        "resumed_at": record.started_at.isoformat() if _resumed(record) else None,
         "finished_at": record.finished_at.isoformat() if record.finished_at else None,
         "left": sum(status.n_left for status in statuses),
         "studies": [_study(status) for status in statuses],
     }
+
+
+def _resumed(record: SweepRecord) -> bool:
+    return record.started_at > record.created_at
 
 
 def _study(status: StudyStatus) -> dict[str, Any]:
@@ -96,5 +119,14 @@ def _study(status: StudyStatus) -> dict[str, Any]:
                 "message": run.message,
             }
             for run in status.failures
+        ],
+        "warnings": [
+            {
+                "run": run.id,
+                "phase": run.spec.phase,
+                "seed": run.spec.seed,
+                "messages": list(run.warnings),
+            }
+            for run in status.warned
         ],
     }

@@ -12,6 +12,7 @@ import click
 
 from bhnbench.cli.options import console, duration, home_option, json_option, print_json
 from bhnbench.home import Home
+from bhnbench.words import counted
 
 if TYPE_CHECKING:
     from bhnbench.driver import SweepEnd
@@ -73,7 +74,7 @@ def _save_figures(end: SweepEnd, ledger: Ledger, home: Home) -> None:
     from bhnbench.errors import BhnbenchError
     from bhnbench.leaderboard.plots import save_figures
 
-    folder = home.folder / "figures" / f"{end.record.name}-{end.record.id}"
+    folder = home.figures / f"{end.record.name}-{end.record.id}"
     if not end.n_executed and folder.exists():
         return
     try:
@@ -81,7 +82,8 @@ def _save_figures(end: SweepEnd, ledger: Ledger, home: Home) -> None:
     except BhnbenchError as error:
         click.echo(f"figures: {error}", err=True)
     else:
-        click.echo(f"{len(drawn)} figures in {folder}" if drawn else "nothing to draw", err=True)
+        figures = counted(len(drawn), "figure")
+        click.echo(f"{figures} in {folder}" if drawn else "nothing to draw", err=True)
 
 
 def _options(overrides: Sequence[str], home: Home) -> list[str]:
@@ -97,12 +99,11 @@ def _conclude(
     if end.interrupted:
         left = sum(status.n_left for status in statuses)
         command = shlex.join(["bhnbench", "sweep", *again])
-        done = f"{end.n_executed} runs done now, {left} left"
+        done = f"{counted(end.n_executed, 'run')} done now, {left} left"
         click.echo(f"interrupted: {done}; go on with: {command}", err=True)
         raise SystemExit(130)
     failed = [run for status in statuses for run in status.failures]
-    runs = "run" if end.n_executed == 1 else "runs"
-    click.echo(f"{end.n_executed} {runs} executed, {len(failed)} failed", err=True)
+    click.echo(f"{counted(end.n_executed, 'run')} executed, {len(failed)} failed", err=True)
     if end.tracking_problem:
         click.echo(end.tracking_problem, err=True)
     if failed:
@@ -204,8 +205,9 @@ def _print_plan_table(document: Sweep, statuses: Sequence[StudyStatus], slots: i
     console().print(table)
     left = sum(status.n_left for status in statuses)
     total = sum(status.n_trials + status.n_seeds for status in statuses)
+    studies = counted(len(statuses), "study", "studies")
     click.echo(
-        f"{len(statuses)} studies, {total} runs, {total - left} in the ledger, {left} left; "
-        f"expected {duration(_expected(statuses, slots))} at {slots} runs at a time"
+        f"{studies}, {counted(total, 'run')}, {total - left} in the ledger, {left} left; "
+        f"expected {duration(_expected(statuses, slots))} at {counted(slots, 'run')} at a time"
         + ("" if _expected(statuses, slots) is not None else " (? = nothing like it has run yet)")
     )

@@ -25,6 +25,7 @@ class Work:
     spec: RunSpec
     trial: TrialRef | None
     early_termination: EarlyTermination | None = None
+    metric: str = ""  # by which it may be stopped early
 
 
 class Coordinator:
@@ -162,7 +163,7 @@ class _Study:
             elif known is not None and known.settled:
                 self._use(known, trial, known.state)
             else:
-                return Work(self._position, spec, trial, self._early)
+                return Work(self._position, spec, trial, self._early, self.spec.metric)
         if self._n_open:
             return None
         return self._next_evaluation(busy)

@@ -6,25 +6,16 @@ import logging
 import math
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-# Before ray is imported: it reads some of these once.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths in plugins stay right
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours to handle
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))  # the ledger remembers
-
 import ray
 from ray import tune
 from ray.tune import TuneConfig, Tuner
 
+from bhnbench.engine import LOCAL, ray_address
 from bhnbench.engine.adapters import (
     CoordinatorScheduler,
     CoordinatorSearcher,
@@ -49,12 +40,12 @@ def open_cluster(resources: Resources) -> Iterator[int]:
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are ours to tell
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        address = os.environ.get("RAY_ADDRESS") or "local"
+        address = ray_address()
         try:
             with _interrupts_deferred():
                 ray.init(
                     address,
-                    include_dashboard=False if address == "local" else None,
+                    include_dashboard=False if address == LOCAL else None,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
                     configure_logging=False,
@@ -87,30 +78,33 @@ def _interrupts_deferred() -> Iterator[None]:
 
 
 def run_to_the_end(
-    coordinator: Coordinator, resources: Resources, slots: int, checkpoint_folder: Path
+    coordinator: Coordinator,
+    resources: Resources,
+    slots: int,
+    checkpoint_folder: Path,
+    scratch: Path,
 ) -> None:
     """Execute every run the coordinator hands out, ``slots`` at a time."""
     searcher = CoordinatorSearcher(coordinator, _packer(resources, checkpoint_folder))
-    with tempfile.TemporaryDirectory(prefix="bhnbench-") as scratch:
-        tuner = Tuner(
-            tune.with_resources(RunTrainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
-            tune_config=TuneConfig(
-                search_alg=searcher,
-                scheduler=CoordinatorScheduler(coordinator, searcher),
-                num_samples=-1,
-                max_concurrent_trials=slots,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=scratch,
-                callbacks=[LandResults(coordinator, searcher)],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                verbose=0,
-            ),
-        )
-        tuner.fit()
+    tuner = Tuner(
+        tune.with_resources(RunTrainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
+        tune_config=TuneConfig(
+            search_alg=searcher,
+            scheduler=CoordinatorScheduler(coordinator, searcher),
+            num_samples=-1,
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=str(scratch),
+            callbacks=[LandResults(coordinator, searcher)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
 
 
 def _packer(resources: Resources, checkpoint_folder: Path) -> Callable[[Work], dict[str, str]]:
@@ -118,6 +112,7 @@ def _packer(resources: Resources, checkpoint_folder: Path) -> Callable[[Work], d
         return pack(
             work.spec,
             work.early_termination,
+            metric=work.metric,
             n_threads=resources.cpu,
             device="cuda" if resources.gpu else "cpu",
             checkpoint_folder=str(checkpoint_folder),

@@ -25,6 +25,7 @@ def pack(
     spec: RunSpec,
     early: EarlyTermination | None,
     *,
+    metric: str,
     n_threads: int,
     device: str,
     checkpoint_folder: str | None,
@@ -33,6 +34,7 @@ def pack(
     content = {
         "spec": run_to_json(spec),
         "milestones": milestones(early) if early else [],
+        "metric": metric,
         "n_threads": n_threads,
         "device": device,
         "checkpoint": f"{checkpoint_folder}/{spec.key}.pt" if checkpoint_folder else None,
@@ -109,7 +111,9 @@ class _Execution:
 
     def _listen(self, points: Sequence[Point], so_far: Callable[[], RunResult]) -> None:
         if not self._abandoned:
-            rungs, step = self._work["milestones"], points[-1][0]
+            rungs, (step, metrics) = self._work["milestones"], points[-1]
+            if self._work["metric"] not in metrics:
+                return  # a rung has nothing to compare
             passed = bisect_right(rungs, step) > bisect_right(rungs, self._last_step)
             self._last_step = step
             if not passed:

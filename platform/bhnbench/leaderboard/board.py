@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bhnbench.contract import Direction
@@ -22,6 +22,7 @@ class SeedRun:
     scores: Mapping[str, float]  # empty unless done
     failure: str | None
     message: str
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Chosen:
 
     configuration: Mapping[str, Value]  # all hyperparameters
     searched: tuple[str, ...]  # those that the search chose; empty without search
+    fixed: tuple[str, ...] = ()  # those that the sweep file set; the others have their defaults
     trial: int | None = None
     run_id: int | None = None  # of the trial
     validation: float | None = None  # the trial's score, in the study's own metric
@@ -92,6 +94,11 @@ class MethodRow:
         return [run.run_id for run in self.seeds if run.scores and run.run_id is not None]
 
     @property
+    def warned(self) -> list[SeedRun]:
+        """The evaluation runs that carry warnings."""
+        return [run for run in self.seeds if run.warnings]
+
+    @property
     def gap(self) -> str:
         """What is missing, such as "3/5: 2 diverged"; empty where nothing is."""
         missing = Counter(run.failure or run.state for run in self.seeds if not run.scores)
@@ -111,6 +118,7 @@ class TaskTable:
     unit: str
     chosen_by: str  # the metric by which the searches chose
     rows: tuple[MethodRow, ...]
+    code: tuple[str, ...] = ()  # packages, with commits, that made the evaluation runs
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def _line(board: Leaderboard, table: TaskTable, row: MethodRow) -> dict[str, obj
         "validation": chosen.validation if chosen else None,
         "trial": chosen.trial if chosen else None,
         **asdict(row.cost),
+        "n_warned": len(row.warned),
         "runs": " ".join(map(str, row.run_ids)),
         "configuration": json.dumps(chosen.configuration, sort_keys=True) if chosen else None,
         **{k: v for name, other in others.items() for k, v in _flat(f"{name}_", other).items()},

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from bhnbench.space import Value
 from bhnbench.statistics import Summary
+from bhnbench.yaml_text import in_short
 
 MAX_DECIMALS = 6  # below that, powers of ten read better
 
@@ -43,9 +45,13 @@ def memory(megabytes: float | None) -> str:
     return "" if megabytes is None else f"{megabytes:.0f} MB"
 
 
-def plain(value: object) -> str:
-    """A hyperparameter's value."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def settings(values: Mapping[str, Value]) -> str:
+    """Hyperparameters in short: "rate=0.2, flow=iaf"."""
+    return ", ".join(f"{name}={_short(value)}" for name, value in values.items())
+
+
+def _short(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else in_short(value)
 
 
 def id_ranges(ids: Iterable[int]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bhnbench import plugins
 from bhnbench.contract import Metric, Outcome, Table
-from bhnbench.errors import ContractError
+from bhnbench.errors import BhnbenchError, ContractError
 from bhnbench.leaderboard.board import MethodRow, TaskTable
 from bhnbench.leaderboard.ranking import build_leaderboard
 from bhnbench.leaderboard.wording import ARROWS
@@ -43,25 +43,45 @@ def draw_figures(ledger: Ledger, sweep: SweepRecord) -> dict[str, dict[str, Figu
     return {table.label: _draw(ledger, table, methods) for table in board.tables}
 
 
-def save_figures(ledger: Ledger, sweep: SweepRecord, folder: Path) -> list[Path]:
-    """Write the figures as ``folder/TASK-FIGURE.png``; returns the files."""
+def save_figures(
+    ledger: Ledger, sweep: SweepRecord, folder: Path, formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Write the figures as ``folder/TASK-FIGURE.png`` and the like; returns the files.
+
+    Raises:
+        ContractError: a task's figure cannot be drawn; then nothing is written.
+        BhnbenchError: a file cannot be written.
+    """
+    drawn = draw_figures(ledger, sweep)
+    try:
+        return _save(drawn, folder, formats)
+    except OSError as error:
+        raise BhnbenchError(
+            f"{folder}: figures cannot be written: {error.strerror}; name another folder"
+        ) from error
+
+
+def _save(
+    drawn: Mapping[str, Mapping[str, Figure]], folder: Path, formats: Sequence[str]
+) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
-    for task, figures in draw_figures(ledger, sweep).items():
+    for task, figures in drawn.items():
         for name, figure in figures.items():
-            path = _free_path(folder, f"{task}-{name}", paths)
-            figure.savefig(path, format="png", dpi=DPI)
-            paths.append(path)
+            for format_ in formats:
+                path = _free_path(folder, f"{task}-{name}", format_, paths)
+                figure.savefig(path, format=format_, dpi=DPI)
+                paths.append(path)
     return paths
 
 
-def _free_path(folder: Path, title: str, taken: Sequence[Path]) -> Path:
+def _free_path(folder: Path, title: str, suffix: str, taken: Sequence[Path]) -> Path:
     """A file name without odd characters; labels that differ in those alone get a number."""
     stem = re.sub(r"[^\w.=-]+", "_", title).strip("_")
-    path, number = folder / f"{stem}.png", 1
+    path, number = folder / f"{stem}.{suffix}", 1
     while path in taken:
         number += 1
-        path = folder / f"{stem}-{number}.png"
+        path = folder / f"{stem}-{number}.{suffix}"
     return path
 
 
@@ -117,6 +137,8 @@ def draw_scores(table: TaskTable, metric: Metric) -> Figure:
     axes.set_yticks(range(len(rows)), [_tick(row) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.margins(x=0.08)
+    if metric.unit == "%":
+        _clip(axes, [score for row in rows for score in row.scores(table.metric).values()])
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -127,6 +149,14 @@ def draw_scores(table: TaskTable, metric: Metric) -> Figure:
     axes.set_ylabel("method and rank")
     axes.set_title(f"{table.label}: seeds (dots), mean and 95 % interval", fontsize="medium")
     return figure
+
+
+def _clip(axes: Axes, scores: Sequence[float]) -> None:
+    """An interval may leave 0 to 100 %; the axis does only where a score does."""
+    low, high = axes.get_xlim()
+    low = max(low, min(0, *scores))
+    high = min(high, max(100, *scores))
+    axes.set_xlim(low, high)
 
 
 def _tick(row: MethodRow) -> str:
@@ -140,16 +170,15 @@ def _draw_row(axes: Axes, position: int, row: MethodRow, metric: str) -> None:
     colour = BLUE if row.rank == 1 else GREY
     scores = list(row.scores(metric).values())
     above = [position - 0.2] * len(scores)  # the interval would hide them
-    axes.plot(scores, above, "o", color=colour, alpha=0.45, markersize=5, markeredgewidth=0)
+    axes.plot(scores, above, "o", color=colour, alpha=0.45, ms=5, mew=0, clip_on=False)
     axes.errorbar(
         row.score.mean,
         position,
         xerr=row.score.half_width,
-        fmt="D",
-        color=colour,
+        fmt="none",
         ecolor=colour,
-        markersize=7,
-        markeredgecolor="white",
         elinewidth=1.8,
         capsize=4,
     )
+    mean = [row.score.mean], [position]
+    axes.plot(*mean, "D", color=colour, ms=7, mec="white", clip_on=False, zorder=3)

@@ -10,7 +10,7 @@ from bhnbench import plugins
 from bhnbench.contract import Direction, Metric
 from bhnbench.errors import InvalidSweepError, did_you_mean
 from bhnbench.leaderboard.board import Leaderboard, MethodRow, TaskTable, Versus
-from bhnbench.leaderboard.rows import read_row
+from bhnbench.leaderboard.rows import code_of, fixed_settings, read_row
 from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import SweepRecord
 from bhnbench.specs import StudySpec
@@ -38,13 +38,16 @@ def build_leaderboard(
     tasks = [
         (label, list(group)) for label, group in groupby(statuses, lambda s: s.study.labels[0])
     ]
+    fixed = fixed_settings(sweep.document)
     chosen = _choose({label: group[0].study for label, group in tasks}, metric)
     return Leaderboard(
         sweep=sweep.name,
         n_seeds=sweep.n_seeds,
         n_left=sum(status.n_left for status in statuses),
         tables=tuple(
-            _task_table(label, group, chosen[label]) for label, group in tasks if label in chosen
+            _task_table(label, group, chosen[label], fixed)
+            for label, group in tasks
+            if label in chosen
         ),
         without_metric=tuple(label for label, _ in tasks if label not in chosen),
     )
@@ -70,8 +73,15 @@ def _choose(studies: Mapping[str, StudySpec], metric: str | None) -> dict[str, M
     return chosen
 
 
-def _task_table(label: str, statuses: Sequence[StudyStatus], measure: Metric) -> TaskTable:
-    rows = {row.label: row for row in (read_row(s, measure.name) for s in statuses)}
+def _task_table(
+    label: str,
+    statuses: Sequence[StudyStatus],
+    measure: Metric,
+    fixed: Sequence[Sequence[str]],
+) -> TaskTable:
+    """One task's methods, which come in the sweep file's order, as ``fixed`` does."""
+    read = [read_row(s, measure.name, own) for s, own in zip(statuses, fixed, strict=True)]
+    rows = {row.label: row for row in read}
     scores = {name: row.scores(measure.name) for name, row in rows.items() if row.score}
     ranked = [_ranked(rows[place.label], place) for place in rank(scores, measure.direction)]
     study = statuses[0].study
@@ -83,6 +93,7 @@ def _task_table(label: str, statuses: Sequence[StudyStatus], measure: Metric) ->
         unit=measure.unit,
         chosen_by=study.metric,
         rows=(*ranked, *(row for row in rows.values() if not row.score)),
+        code=code_of(statuses),
     )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bhnbench.leaderboard.board import Chosen, MethodRow, Search, SeedRun, StudyCost, counts
 from bhnbench.ledger.records import RunRecord
 from bhnbench.statistics import summarize
 from bhnbench.status import StudyStatus
+from bhnbench.sweep.parameters import read_parameter
 
 MESSAGE_LENGTH = 160
 
 
-def read_row(status: StudyStatus, metric: str) -> MethodRow:
-    """The row of one study, not ranked yet."""
+def read_row(status: StudyStatus, metric: str, fixed: Sequence[str] = ()) -> MethodRow:
+    """The row of one study, not ranked yet; ``fixed``: what the sweep file set of the method."""
     seeds = _seed_runs(status)
     search = _search(status)
     names = dict.fromkeys([metric, *(name for run in seeds for name in run.scores)])
@@ -30,11 +32,24 @@ def read_row(status: StudyStatus, metric: str) -> MethodRow:
         versus=None,
         metrics=metrics,
         seeds=seeds,
-        chosen=_chosen(status),
+        chosen=_chosen(status, tuple(fixed)),
         search=search,
         cost=_cost(status),
         reason="" if score else _reason(status, search, seeds, metric),
     )
+
+
+def fixed_settings(document: Mapping[str, Any]) -> list[list[str]]:
+    """What a sweep file sets of each of its methods, by name; search spaces are none of it."""
+    return [_set_in(entry) for entry in document["methods"]]
+
+
+def _set_in(entry: str | Mapping[str, Any]) -> list[str]:
+    if isinstance(entry, str):
+        return []
+    beside = [name for name in entry if name not in ("name", "label", "parameters")]
+    spaces = entry.get("parameters") or {}
+    return [*beside, *(name for name, space in spaces.items() if read_parameter(space)[0] is None)]
 
 
 def _seed_runs(status: StudyStatus) -> tuple[SeedRun, ...]:
@@ -46,17 +61,19 @@ def _seed_run(seed: int, run: RunRecord | None) -> SeedRun:
     if run is None:
         return SeedRun(seed, "not run", None, None, {}, None, "")
     scores = run.scores if run.state == "done" else {}
-    return SeedRun(seed, run.state, run.id, run.key, scores, run.failure, run.message)
+    return SeedRun(
+        seed, run.state, run.id, run.key, scores, run.failure, run.message, tuple(run.warnings)
+    )
 
 
-def _chosen(status: StudyStatus) -> Chosen | None:
+def _chosen(status: StudyStatus, fixed: tuple[str, ...]) -> Chosen | None:
     if status.n_trials == 0:
-        return Chosen(status.configuration, ())
+        return Chosen(status.configuration, (), fixed)
     if status.best is None or not status.search_over:
         return None
     best = status.best
     searched = tuple(status.study.space)
-    return Chosen(status.configuration, searched, best.number, best.run_id, best.value)
+    return Chosen(status.configuration, searched, fixed, best.number, best.run_id, best.value)
 
 
 def _search(status: StudyStatus) -> Search:
@@ -100,6 +117,22 @@ def _reason(status: StudyStatus, search: Search, seeds: Sequence[SeedRun], metri
 
 def _with_example(text: str, example: str) -> str:
     return f"{text}, such as {example}" if example else text
+
+
+def code_of(statuses: Sequence[StudyStatus]) -> tuple[str, ...]:
+    """The packages that the done evaluation runs of these studies executed, each once."""
+    done = [run for status in statuses for run in status.evaluations if run.state == "done"]
+    plugins = [plugin for run in done for plugin in run.provenance.get("plugins", {}).values()]
+    return tuple(sorted({_package(plugin) for plugin in plugins}))
+
+
+def _package(plugin: Mapping[str, Any]) -> str:
+    """Such as "bhnbench 0.1.0 at commit 1a2b3c4d5e6f"."""
+    package, git = plugin["package"], plugin["git"]
+    if git is None:
+        return str(package)
+    changes = " with uncommitted changes" if git["dirty"] else ""
+    return f"{package} at commit {git['commit'][:12]}{changes}"
 
 
 def in_words(run_id: int | None, message: str) -> str:

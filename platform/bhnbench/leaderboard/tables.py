@@ -41,9 +41,10 @@ def _terminal(board: Leaderboard) -> str:
 def _terminal_table(board: Leaderboard, table: TaskTable, width: int) -> str:
     parts = [*wording.headings(board, table), "", _grid(wording.ranking(table), width), ""]
     parts += [textwrap.fill(line, width) for line in wording.rules(board)]
-    gaps = wording.gaps(table)
-    if gaps:
-        parts += ["", "missing:", *_items(gaps, width)]
+    notes = {"missing": wording.gaps(table), f"warned {wording.MARK}": wording.warnings(table)}
+    for title, lines in notes.items():
+        if lines:
+            parts += ["", f"{title}:", *_items(lines, width)]
     methods = Column("also measured", tuple(row.label for row in table.rows), is_text=True)
     for group in _side_by_side(methods, wording.besides(table), width):
         parts += ["", _grid([methods, *group], width)]
@@ -113,7 +114,9 @@ def _markdown_table(board: Leaderboard, table: TaskTable) -> str:
     lines = [f"### {title}", "", "  \n".join(about), ""]
     lines += [_pipes([column.title for column in columns]), _pipes(rules), *map(_pipes, body), ""]
     lines += [f"- missing: {gap}" for gap in wording.gaps(table)]
+    lines += [f"- warned {wording.MARK}: {warning}" for warning in wording.warnings(table)]
     lines += [f"- `{label}`: {text}" for label, text in wording.configurations(table)]
+    lines += [f"- code: {code}" for code in table.code]
     return "\n".join([*lines, "", *wording.rules(board), wording.COST])
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from bhnbench.leaderboard import numbers
 from bhnbench.leaderboard.board import Leaderboard, MethodRow, TaskTable
 from bhnbench.leaderboard.rows import in_words
+from bhnbench.words import counted
 
+MARK = "(!)"  # of a method whose evaluation runs carry warnings
 ARROWS = {"maximize": "↑", "minimize": "↓"}
 RULE = (
     "rank: shared with the best by all methods that are not found worse (p < 0.05); the others "
@@ -39,11 +41,11 @@ def headings(board: Leaderboard, table: TaskTable) -> list[str]:
     better = "higher" if table.direction == "maximize" else "lower"
     unit = f" in {table.unit}" if table.unit else ""
     lines = [
-        f"{board.sweep} · {table.label} · {_number(board.n_seeds, 'seed')} on test data",
+        f"{board.sweep} · {table.label} · {counted(board.n_seeds, 'seed')} on test data",
         f"{table.metric}{unit}, {ARROWS[table.direction]} {better} is better{_chosen_by(table)}",
     ]
     if board.n_left:
-        lines.append(f"unfinished: {_number(board.n_left, 'run')} left; `bhnbench sweep` goes on")
+        lines.append(f"unfinished: {counted(board.n_left, 'run')} left; `bhnbench sweep` goes on")
     return lines
 
 
@@ -53,21 +55,21 @@ def _chosen_by(table: TaskTable) -> str:
     return f" · configurations chosen by {table.chosen_by} on validation data"
 
 
-def _number(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def ranking(table: TaskTable) -> list[Column]:
     """Who is best, and how sure that is."""
     rows = table.rows
     return [
         Column("rank", tuple(str(row.rank or "–") for row in rows)),
-        Column("method", tuple(row.label for row in rows), is_text=True),
+        Column("method", tuple(_marked(row) for row in rows), is_text=True),
         Column(metric_title(table), tuple(_score(row, table.metric) for row in rows)),
         Column("vs best", tuple(_difference(row, row is rows[0]) for row in rows)),
         Column("p", tuple(_p_value(row) for row in rows)),
         Column("seeds", tuple(f"{len(row.run_ids)}/{len(row.seeds)}" for row in rows)),
     ]
+
+
+def _marked(row: MethodRow) -> str:
+    return f"{row.label} {MARK}" if row.warned else row.label
 
 
 def besides(table: TaskTable) -> list[Column]:
@@ -124,6 +126,17 @@ def _gap(row: MethodRow) -> str:
     return "; ".join([head, *said])
 
 
+def warnings(table: TaskTable) -> list[str]:
+    """The footnotes of the marked methods, a line each."""
+    return [_warning(row) for row in table.rows if row.warned]
+
+
+def _warning(row: MethodRow) -> str:
+    first = row.warned[0]
+    runs = f"{len(row.warned)} of {counted(len(row.seeds), 'evaluation run')}"
+    return f"{row.label}: {runs}, such as {in_words(first.run_id, first.warnings[0])}"
+
+
 def configurations(table: TaskTable) -> list[tuple[str, str]]:
     """Each method's configuration: (label, what was chosen, how, and where its runs are)."""
     return [(row.label, _configuration(row)) for row in table.rows if row.chosen is not None]
@@ -133,14 +146,20 @@ def _configuration(row: MethodRow) -> str:
     chosen = row.chosen
     if chosen is None:
         return ""
-    runs = f"runs {numbers.id_ranges(row.run_ids)}" if row.run_ids else "no runs yet"
+    fixed = numbers.settings({name: chosen.configuration[name] for name in chosen.fixed})
     if not chosen.searched:
-        return f"as in the sweep file, nothing searched ({runs})"
-    values = ", ".join(
-        f"{name}={numbers.plain(chosen.configuration[name])}" for name in chosen.searched
-    )
+        return f"{fixed or 'defaults'} (nothing searched; {_runs(row)})"
+    values = numbers.settings({name: chosen.configuration[name] for name in chosen.searched})
     validation = "" if chosen.validation is None else f", validation {chosen.validation:.4g}"
-    best = f"best of {_number(row.search.n_trials, 'trial')}: number {chosen.trial}{validation}"
+    best = f"best of {counted(row.search.n_trials, 'trial')}: number {chosen.trial}{validation}"
     failed = sum(row.search.failures.values())
     failures = f", {failed} failed" if failed else ""
-    return f"{values} ({best}{failures}; {runs})"
+    also = f"; fixed: {fixed}" if fixed else ""
+    return f"{values}{also} ({best}{failures}; {_runs(row)})"
+
+
+def _runs(row: MethodRow) -> str:
+    if row.run_ids:
+        return f"runs {numbers.id_ranges(row.run_ids)}"
+    failed = sum(run.state == "failed" for run in row.seeds)
+    return f"no run done, {failed} failed" if failed else "no runs yet"

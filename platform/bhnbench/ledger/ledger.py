@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import DatabaseError
@@ -23,9 +23,22 @@ from bhnbench.ledger.models import (
     TrialRow,
     now,
 )  # fmt: skip
-from bhnbench.ledger.records import RunRecord, SweepRecord, TrialRecord, TrialRef
-from bhnbench.ledger.rows import ensure_study, put_results, put_trial, run_records, sweep_record
-from bhnbench.runs import Point, RunResult, RunState
+from bhnbench.ledger.records import (
+    LEFT_RUNNING,
+    RunRecord,
+    SweepRecord,
+    TrialRecord,
+    TrialRef,
+)  # fmt: skip
+from bhnbench.ledger.rows import (
+    ensure_study,
+    put_results,
+    put_trial,
+    run_records,
+    sweep_record,
+    trial_record,
+)  # fmt: skip
+from bhnbench.runs import Point, RunResult
 from bhnbench.specs import RunSpec, digest, run_to_json, study_to_json
 
 if TYPE_CHECKING:
@@ -38,13 +51,20 @@ CHUNK = 500  # keys a query; SQLite admits a limited number of parameters
 class Ledger:
     """The ledger at a database URL."""
 
-    def __init__(self, address: str, *, create: bool = False) -> None:
-        """Open it; with ``create``, make it or bring it up to date first.
+    def __init__(self, address: str, *, create: bool = False, driven: bool = True) -> None:
+        """Open it.
+
+        Args:
+            address: a SQLAlchemy URL.
+            create: make it or bring it up to date first.
+            driven: whether a driver may be at work on it. Where none is, what the last one
+                left running is read as interrupted, which the next one will write.
 
         Raises:
             LedgerError: it cannot be opened.
         """
         self._engine = open_engine(address, create=create)
+        self._driven = driven
 
     def __enter__(self) -> Self:
         return self
@@ -76,16 +96,18 @@ class Ledger:
         """Note that a sweep starts, or goes on."""
         with self._session() as session:
             row = session.scalar(select(SweepRow).filter_by(name=sweep.name, digest=sweep.digest))
+            started = now()
             if row is None:
                 row = SweepRow(
                     name=sweep.name,
                     digest=sweep.digest,
                     document=dict(sweep.content),
                     n_seeds=sweep.n_seeds,
+                    created_at=started,
                 )
                 session.add(row)
-                session.flush()
-            row.started_at, row.finished_at = now(), None
+            row.started_at, row.finished_at = started, None
+            session.flush()
             session.execute(delete(SweepStudyRow).filter_by(sweep_id=row.id))
             for position, study in enumerate(sweep.studies):
                 session.add(
@@ -135,6 +157,7 @@ class Ledger:
                 )
                 session.add(row)
             row.state, row.failure, row.message = "running", None, ""
+            row.warnings = []
             row.attempts += 1
             row.started_at, row.finished_at = now(), None
             session.flush()
@@ -153,6 +176,7 @@ class Ledger:
             row = session.scalars(select(RunRow).filter_by(key=spec.key)).one()
             row.state, row.failure = result.state, result.failure
             row.message = result.message[:MESSAGE_LENGTH]
+            row.warnings = list(result.warnings)
             row.finished_at = now()
             row.fit_seconds = result.cost.fit_seconds
             row.score_seconds = result.cost.score_seconds
@@ -175,7 +199,7 @@ class Ledger:
             running = session.scalars(select(RunRow).filter_by(state="running")).all()
             for row in running:
                 row.state, row.failure = "failed", "interrupted"
-                row.message, row.finished_at = "the sweep ended while it ran", now()
+                row.message, row.finished_at = LEFT_RUNNING, now()
             ended = update(TrialRow).filter_by(state="running")
             session.execute(ended.values(state="failed", failure="interrupted"))
             return len(running)
@@ -188,7 +212,7 @@ class Ledger:
             for start in range(0, len(wanted), CHUNK):
                 chunk = wanted[start : start + CHUNK]
                 rows = session.scalars(select(RunRow).where(RunRow.key.in_(chunk))).all()
-                found |= {record.key: record for record in run_records(session, rows)}
+                found |= {record.key: record for record in self._records(session, rows)}
         return found
 
     def find_runs(self, reference: str) -> list[RunRecord]:
@@ -200,7 +224,7 @@ class Ledger:
             if not rows and len(reference) >= 4:
                 matches = RunRow.key.startswith(reference.lower(), autoescape=True)
                 rows = session.scalars(select(RunRow).where(matches)).all()
-            return run_records(session, rows)
+            return self._records(session, rows)
 
     def points(self, run_id: int) -> list[Point]:
         """What a run reported, step by step."""
@@ -234,18 +258,8 @@ class Ledger:
             query = select(TrialRow).filter_by(study_id=study_id).order_by(TrialRow.number)
             if run_id is not None:
                 query = query.filter_by(run_id=run_id)
-            return [
-                TrialRecord(
-                    number=row.number,
-                    configuration=row.configuration,
-                    state=cast("RunState", row.state),
-                    failure=row.failure,
-                    value=row.value,
-                    last_step=row.last_step,
-                    run_id=row.run_id,
-                )
-                for row in session.scalars(query)
-            ]
+            trials = [trial_record(row) for row in session.scalars(query)]
+        return trials if self._driven else [trial.as_left() for trial in trials]
 
     def run_ids(self, ids: Iterable[int]) -> dict[int, RunRecord]:
         """The runs of these ids."""
@@ -255,5 +269,9 @@ class Ledger:
             for start in range(0, len(wanted), CHUNK):
                 chunk = wanted[start : start + CHUNK]
                 rows = session.scalars(select(RunRow).where(RunRow.id.in_(chunk))).all()
-                found |= {record.id: record for record in run_records(session, rows)}
+                found |= {record.id: record for record in self._records(session, rows)}
         return found
+
+    def _records(self, session: Session, rows: Sequence[RunRow]) -> list[RunRecord]:
+        records = run_records(session, rows)
+        return records if self._driven else [record.as_left() for record in records]

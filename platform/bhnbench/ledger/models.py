@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )  # fmt: skip
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -114,6 +115,7 @@ class RunRow(Base):
     fit_seconds: Mapped[float | None] = mapped_column(Float)
     score_seconds: Mapped[float | None] = mapped_column(Float)
     peak_memory_mb: Mapped[float | None] = mapped_column(Float)
+    warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     provenance: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from bhnbench.runs import FINAL_FAILURES, Cost, RunState
 from bhnbench.space import Value
 from bhnbench.specs import RunSpec, StudySpec
+
+LEFT_RUNNING = "the sweep ended while it ran"
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class RunRecord:
     failure: str | None
     message: str
     attempts: int
+    warnings: Sequence[str]
     cost: Cost
     started_at: datetime | None
     finished_at: datetime | None
@@ -33,6 +36,12 @@ class RunRecord:
     def settled(self) -> bool:
         """Done, or failed in a way that would happen again."""
         return self.state == "done" or self.failure in FINAL_FAILURES
+
+    def as_left(self) -> RunRecord:
+        """The run once its driver is gone: interrupted, if it was under way."""
+        if self.state != "running":
+            return self
+        return replace(self, state="failed", failure="interrupted", message=LEFT_RUNNING)
 
 
 class TrialRef(NamedTuple):
@@ -65,6 +74,12 @@ class TrialRecord:
         """Ended in a way that counts: done, stopped early, or failed for good."""
         return self.state in ("done", "pruned") or self.failure in FINAL_FAILURES
 
+    def as_left(self) -> TrialRecord:
+        """The trial once its driver is gone: interrupted, if it was under way."""
+        if self.state != "running":
+            return self
+        return replace(self, state="failed", failure="interrupted")
+
 
 @dataclass(frozen=True)
 class StudyRecord:
@@ -83,6 +98,7 @@ class SweepRecord:
     name: str
     document: Mapping[str, Any]
     n_seeds: int
-    started_at: datetime
+    created_at: datetime  # started first
+    started_at: datetime  # started last
     finished_at: datetime | None
     studies: Sequence[StudyRecord]

@@ -19,7 +19,13 @@ from bhnbench.ledger.models import (
     TableRow,
     TrialRow,
 )  # fmt: skip
-from bhnbench.ledger.records import RunRecord, StudyRecord, SweepRecord, TrialRef
+from bhnbench.ledger.records import (
+    RunRecord,
+    StudyRecord,
+    SweepRecord,
+    TrialRecord,
+    TrialRef,
+)  # fmt: skip
 from bhnbench.runs import Cost, RunResult, RunState
 from bhnbench.specs import run_from_json, study_from_json
 
@@ -119,9 +125,23 @@ def sweep_record(session: Session, row: SweepRow) -> SweepRecord:
         name=row.name,
         document=row.document,
         n_seeds=row.n_seeds,
+        created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
         studies=studies,
+    )
+
+
+def trial_record(row: TrialRow) -> TrialRecord:
+    """A trial."""
+    return TrialRecord(
+        number=row.number,
+        configuration=row.configuration,
+        state=cast("RunState", row.state),
+        failure=row.failure,
+        value=row.value,
+        last_step=row.last_step,
+        run_id=row.run_id,
     )
 
 
@@ -142,6 +162,7 @@ def _run_record(row: RunRow, scores: Mapping[str, float]) -> RunRecord:
         failure=row.failure,
         message=row.message,
         attempts=row.attempts,
+        warnings=row.warnings,
         cost=Cost(row.fit_seconds or 0.0, row.score_seconds or 0.0, row.peak_memory_mb),
         started_at=row.started_at,
         finished_at=row.finished_at,

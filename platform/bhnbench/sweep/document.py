@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
-
-from bhnbench.errors import InvalidSweepError, did_you_mean
+from bhnbench.errors import InvalidSweepError
 from bhnbench.space import Choice
 from bhnbench.specs import EarlyTermination, SearchSpec, StudySpec, digest
 from bhnbench.sweep import schema
 from bhnbench.sweep.entries import EntryReader, MethodEntry, TaskEntry
-from bhnbench.sweep.yaml_file import Document, KeyPath, format_path, parse_value, read_document
+from bhnbench.sweep.validation import validate
+from bhnbench.sweep.yaml_file import (
+    Document,
+    KeyPath,
+    Mistake,
+    format_path,
+    parse_value,
+    read_document,
+)
 
 
 @dataclass(frozen=True)
@@ -65,22 +70,20 @@ def read_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:
     """
     document = read_document(path)
     if not isinstance(document.content, dict):
-        raise InvalidSweepError([document.mistake((), "must be a mapping with tasks and methods")])
-    mistakes = [m for m in (_override(document, text) for text in overrides) if m]
-    model, structural = _validate(document)
+        rule = "must be a mapping with tasks and methods"
+        raise InvalidSweepError([document.mistake((), rule).text])
+    overridden = (_override(document, text) for text in overrides)
+    mistakes = [Mistake(0, text) for text in overridden if text]
+    model, structural = validate(document)
     reader = EntryReader(document)
     search = document.content.get("search")
     grid = isinstance(search, dict) and search.get("sampler") == "grid"
     tasks = reader.tasks(document.content.get("metric"))
     methods = reader.methods(searching=search is not None, grid=grid)
-    mistakes += structural + reader.mistakes
-    if grid and methods and not any(method.space for method in methods):
-        rule = "sampler grid needs `values` under some method's `parameters`, but got none"
-        mistakes.append(document.mistake(("search",), rule))
-    if model is not None:
-        mistakes += _check_search(document, model)
+    mistakes += structural + reader.mistakes + _check_search(document, methods)
     if mistakes or model is None:
-        raise InvalidSweepError(dict.fromkeys(mistakes))
+        by_line = sorted(dict.fromkeys(mistakes), key=lambda mistake: mistake.line)
+        raise InvalidSweepError([mistake.text for mistake in by_line])
     return _build(document, model, tasks, methods)
 
 
@@ -116,49 +119,17 @@ def _override(document: Document, text: str) -> str | None:
     return None
 
 
-def _validate(document: Document) -> tuple[schema.SweepDocument | None, list[str]]:
-    try:
-        return schema.SweepDocument.model_validate(document.content), []
-    except ValidationError as error:
-        return None, [_describe(document, details) for details in error.errors()]
-
-
-def _describe(document: Document, error: ErrorDetails) -> str:
-    path: KeyPath = tuple(p for p in error["loc"] if not str(p).startswith("function-"))
-    kind, got = error["type"], error["input"]
-    if kind == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        return document.mistake(path, f"unknown key; {did_you_mean(str(path[-1]), known)}")
-    if kind == "missing":
-        return document.mistake(path[:-1], f"{path[-1]!r} is missing")
-    rule = error["msg"].replace("Input should be", "must be").replace("String should", "must")
-    rule = rule[0].lower() + rule[1:]
-    return document.mistake(path, f"{rule}, but got {_short(got)}")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _known_keys(parent: KeyPath) -> Sequence[str]:
-    models: dict[KeyPath, type[BaseModel]] = {
-        (): schema.SweepDocument,
-        ("search",): schema.SearchDocument,
-        ("search", "early_terminate"): schema.EarlyTerminateDocument,
-        ("evaluate",): schema.EvaluateDocument,
-        ("resources",): schema.ResourcesDocument,
-        ("metric",): schema.MetricDocument,
-    }
-    return list(models[parent].model_fields)
-
-
-def _check_search(document: Document, model: schema.SweepDocument) -> list[str]:
-    search = model.search
-    if search is not None and search.trials is None and search.sampler != "grid":
-        rule = f"sampler {search.sampler} needs `trials`, the number of configurations a study"
-        return [document.mistake(("search",), rule)]
-    return []
+def _check_search(document: Document, methods: Sequence[MethodEntry]) -> list[Mistake]:
+    search = document.content.get("search")
+    if not isinstance(search, dict) or set(search) - set(schema.SearchDocument.model_fields):
+        return []  # what seems to lack may be misspelt
+    sampler = search.get("sampler", "tpe")
+    rule = ""
+    if sampler == "grid" and methods and not any(method.space for method in methods):
+        rule = "sampler grid needs `values` under some method's `parameters`, but got none"
+    if sampler in ("tpe", "random") and search.get("trials") is None:
+        rule = f"sampler {sampler} needs `trials`, the number of configurations a study"
+    return [document.mistake(("search",), rule)] if rule else []
 
 
 def _build(

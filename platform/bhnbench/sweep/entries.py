@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bhnbench import plugins
 from bhnbench.contract import Method, Metric, Task
-from bhnbench.errors import BhnbenchError, did_you_mean
+from bhnbench.errors import BhnbenchError, DataError, did_you_mean
 from bhnbench.space import Choice, Field, Float, Int, Space, Value, fields_of, settings_of
 from bhnbench.specs import PluginSpec
 from bhnbench.sweep.parameters import read_parameter
-from bhnbench.sweep.yaml_file import Document, KeyPath
+from bhnbench.sweep.yaml_file import Document, KeyPath, Mistake
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,18 @@ def bind(kind: plugins.Kind, name: str, settings: Mapping[str, object]) -> Plugi
 
     Raises:
         BhnbenchError: it is not installed or cannot be imported.
-        ValueError: settings break a rule; one line each.
+        ValueError: settings break a rule; "setting: rule" in one line each, or a rule alone.
     """
     plugin = plugins.find_plugin(kind, name)
     cls = plugin.load()
     values, mistakes = check_settings(cls, settings)
     if mistakes:
         raise ValueError("\n".join(f"{key}: {message}" for key, message in mistakes.items()))
-    return _spec(plugin, cls, values)
+    try:
+        return _spec(plugin, cls, values)
+    except ValueError as error:
+        key, rule = _owner(str(error), settings)
+        raise ValueError(f"{key}: {rule}" if key else rule) from error
 
 
 def check_settings(
@@ -68,6 +73,14 @@ def check_settings(
     return values, mistakes
 
 
+def _owner(rule: str, settings: Collection[str]) -> tuple[str | None, str]:
+    """A plugin's own rule without the setting that it begins with, and that one, if given."""
+    match = re.match(r"(\w+)(?:: | (?=must ))", rule)
+    if match is None or match[1] not in settings:
+        return None, rule
+    return match[1], rule[match.end() :]
+
+
 def _spec(plugin: plugins.Plugin, cls: type, values: Mapping[str, Value]) -> PluginSpec:
     instance: Method | Task = cls(**values)
     data = instance.data_digest if isinstance(instance, Task) else ""
@@ -80,19 +93,16 @@ class EntryReader:
     """Reads entries and gathers their mistakes."""
 
     def __init__(self, document: Document) -> None:
-        self.mistakes: list[str] = []
+        self.mistakes: list[Mistake] = []
         self._document = document
 
     def tasks(self, metric: object) -> list[TaskEntry]:
         """The tasks; ``metric`` is the sweep's, or None for each task's primary one."""
         found = []
         for path, entry, label in self._labelled("tasks"):
-            bound = self._bind("task", path, entry, reserved={"name", "label"})
-            if bound is None:
-                continue
-            spec, cls = bound
-            chosen = self._metric(cls.metrics, metric, spec.name)
-            if chosen is not None:
+            cls, spec = self._bind("task", path, entry, reserved={"name", "label"})
+            chosen = self._metric(cls.metrics, metric, entry["name"]) if cls else None
+            if spec is not None and chosen is not None:
                 found.append(TaskEntry(_with_settings(label, entry, spec, cls), spec, chosen))
         return found
 
@@ -102,10 +112,10 @@ class EntryReader:
         for path, entry, label in self._labelled("methods"):
             fixed, replaced = self._parameters(path, entry, searching=searching, grid=grid)
             merged = {**entry, **fixed}
-            bound = self._bind("method", path, merged, reserved={"name", "label", "parameters"})
-            if bound is None:
+            reserved = {"name", "label", "parameters"}
+            cls, spec = self._bind("method", path, merged, reserved)
+            if spec is None:
                 continue
-            spec, cls = bound
             own = {} if grid or not searching else _own_spaces(cls, merged)
             space = {**own, **replaced}
             trial_0 = {name: s.nearest(spec.settings[name]) for name, s in space.items()}
@@ -129,35 +139,37 @@ class EntryReader:
 
     def _bind(
         self, kind: plugins.Kind, path: KeyPath, entry: Mapping[str, Any], reserved: set[str]
-    ) -> tuple[PluginSpec, Any] | None:
+    ) -> tuple[Any, PluginSpec | None]:
+        """The class and the bound plugin; None for what cannot be had."""
         try:
             plugin = plugins.find_plugin(kind, entry["name"])
             cls = plugin.load()
         except BhnbenchError as error:
             self._mistake(path, str(error))
-            return None
+            return None, None
         settings = {str(key): value for key, value in entry.items() if key not in reserved}
         values, mistakes = check_settings(cls, settings)
         for key, message in mistakes.items():
             self._mistake((*path, key), message)
         try:
-            return (_spec(plugin, cls, values), cls) if not mistakes else None
-        except ValueError as error:  # a rule between settings, checked by the plugin itself
-            self._mistake(path, str(error))
-            return None
+            return cls, _spec(plugin, cls, values) if not mistakes else None
+        except (ValueError, DataError) as error:  # a rule of the plugin's own, or a user's file
+            owner, rule = _owner(str(error), settings)
+            self._mistake((*path, owner) if owner else path, rule)
+            return cls, None
 
     def _metric(self, metrics: tuple[Metric, ...], wanted: object, task: str) -> Metric | None:
-        if wanted is None:
-            return metrics[0]
         name = wanted.get("name") if isinstance(wanted, dict) else wanted
+        if not isinstance(name, str):  # none, or none that is one
+            return metrics[0]
         goal = wanted.get("goal") if isinstance(wanted, dict) else None
         known = {m.name: m for m in metrics}
         if name not in known:
-            hint = did_you_mean(str(name), known)
+            hint = did_you_mean(name, known)
             self._mistake(("metric",), f"task {task} has no metric {name!r}; {hint}")
             return None
-        metric = known[str(name)]
-        if goal not in (None, metric.direction):
+        metric = known[name]
+        if goal in ("maximize", "minimize") and goal != metric.direction:
             rule = f"goal of {name} must be {metric.direction}, but got {goal!r}"
             self._mistake(("metric",), rule)
         return metric

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from bhnbench.plugins import Kind, installed
-from bhnbench.space import Choice, fields_of
+from bhnbench.space import Choice, ChoiceOrFile, fields_of
 from bhnbench.space import Field as PluginField
 from bhnbench.sweep.parameters import ParameterDocument
 
@@ -112,6 +113,7 @@ def json_schema() -> dict[str, Any]:
         variants = _variants(definitions.pop(key), kind)
         names = {"type": "string", "enum": [v["properties"]["name"]["const"] for v in variants]}
         schema["properties"][f"{kind}s"]["items"] = {"oneOf": [names, *variants]}
+    schema["properties"]["metric"]["anyOf"].append({"type": "string"})
     return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 
@@ -148,7 +150,12 @@ _JSON_TYPES = {
 
 def _field_schema(field: PluginField) -> dict[str, Any]:
     types = [_JSON_TYPES[t] for t in field.type_name.split(" | ")]
+    if "string" in types and field.valid is None:
+        types += ["number", "boolean", "array", "object"]  # read as the text that YAML has
     schema: dict[str, Any] = {"type": types, "description": field.doc, "default": field.default}
+    if isinstance(field.valid, ChoiceOrFile):
+        file = {"type": "string", "pattern": f"{re.escape(field.valid.suffix)}$"}
+        return schema | {"anyOf": [{"enum": list(field.valid.values)}, file]}
     if isinstance(field.valid, Choice):
         return schema | {"enum": list(field.valid.values)}
     if field.valid is not None:

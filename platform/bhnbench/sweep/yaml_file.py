@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from bhnbench.errors import InvalidSweepError
 
 KeyPath = tuple[str | int, ...]
+
+
+class Mistake(NamedTuple):
+    """What is wrong, and where."""
+
+    line: int  # 0: on the command line
+    text: str
 
 
 @dataclass(frozen=True)
@@ -23,15 +30,18 @@ class Document:
     lines: dict[KeyPath, int]  # 1-based
     overrides: dict[KeyPath, str] = field(default_factory=dict)  # what --set put where
 
-    def mistake(self, path: KeyPath, message: str) -> str:
+    def mistake(self, path: KeyPath, message: str) -> Mistake:
         """One line that says where the mistake is and what it is."""
         prefixes = [path[:n] for n in range(len(path), -1, -1)]
         overridden = next((prefix for prefix in prefixes if prefix in self.overrides), None)
         if overridden is not None:
-            where, path = f"--set {self.overrides[overridden]}", path[len(overridden) :]
+            line, where = 0, f"--set {self.overrides[overridden]}"
+            path = path[len(overridden) :]
         else:
-            where = f"{self.source}:{next(self.lines[p] for p in prefixes if p in self.lines)}"
-        return f"{where}: {format_path(path)}: {message}" if path else f"{where}: {message}"
+            line = next(self.lines[p] for p in prefixes if p in self.lines)
+            where = f"{self.source}:{line}"
+        inside = f"{format_path(path)}: " if path else ""
+        return Mistake(line, f"{where}: {inside}{message}")
 
 
 def format_path(path: KeyPath) -> str:
@@ -41,11 +51,12 @@ def format_path(path: KeyPath) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loader with YAML 1.2 numbers and booleans (``no`` is a word, ``1e-5`` a number)."""
+    """Safe loader with YAML 1.2 numbers and words (``no`` is text, ``1e-5`` is not, dates are)."""
 
 
+_REPLACED = (":float", ":bool", ":timestamp")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool"))]
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(_REPLACED)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
@@ -62,15 +73,20 @@ _Loader.add_implicit_resolver(
 
 
 def parse_value(text: str) -> Any:  # noqa: ANN401 - any YAML value
-    """One YAML value, as given on the command line.
+    """One YAML value, as given on the command line; "a: 1, b: 2" is a mapping too.
 
     Raises:
-        ValueError: it is not YAML.
+        ValueError: it is not YAML, or has a key twice.
     """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ValueError("the value is not valid YAML") from error
+    for attempt in (text, f"{{{text}}}"):
+        try:
+            content, _, mistakes = _load(attempt, "")
+        except yaml.YAMLError:
+            continue
+        if mistakes:
+            raise ValueError("a key must stand once, and an anchor must not contain itself")
+        return content
+    raise ValueError("the value is not valid YAML")
 
 
 def read_document(path: Path) -> Document:
@@ -85,18 +101,24 @@ def read_document(path: Path) -> Document:
         raise InvalidSweepError([f"{path}: no such file"]) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSweepError([f"{path}: cannot be read: {error}"]) from error
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        lines: dict[KeyPath, int] = {(): 1}
-        mistakes: list[str] = []
-        _walk(node, (), lines, mistakes, str(path), ())
-        if mistakes:
-            raise InvalidSweepError(mistakes)
-        content = loader.construct_document(node) if node is not None else None
+        content, lines, mistakes = _load(text, str(path))
     except yaml.YAMLError as error:
         raise InvalidSweepError([_describe(error, str(path))]) from error
+    if mistakes:
+        raise InvalidSweepError(mistakes)
     return Document(str(path), content, lines)
+
+
+def _load(text: str, source: str) -> tuple[Any, dict[KeyPath, int], list[str]]:
+    """The content, its lines, and what is wrong with its keys; where that is, no content."""
+    loader = _Loader(text)
+    node = loader.get_single_node()
+    lines: dict[KeyPath, int] = {(): 1}
+    mistakes: list[str] = []
+    _walk(node, (), lines, mistakes, source, ())
+    content = None if node is None or mistakes else loader.construct_document(node)
+    return content, lines, mistakes
 
 
 def _describe(error: yaml.YAMLError, source: str) -> str:

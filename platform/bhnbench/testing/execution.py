@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,7 @@ class Recording:
     def run(self, task: Task, holdout: Holdout) -> Recording:
         """Run the task with networks that are not trained: no law of tasks needs them to be."""
         self.outcome = task.evaluate(
-            self.fit, holdout=holdout, rng=self.rng, report=self.listener, checkpoint=_Memory(self)
+            self, holdout=holdout, rng=self.rng, report=self.listener, checkpoint=_Memory(self)
         )
         return self
 
@@ -55,14 +56,14 @@ class Recording:
         assert self.outcome is not None, "the run must have ended"
         return self.outcome
 
-    def fit(
+    def __call__(
         self,
         problem: Problem,
         *,
         report: Report | None = None,
         warm_start: Predictive | None = None,
     ) -> Predictive:
-        """A network as initialised; it is another one at each call and seed."""
+        """Fit: a network as initialised; it is another one at each call and seed."""
         self.live_problems.append(problem)
         self.problems.append(copy_of(problem))
         self.n_fits += 1
@@ -73,6 +74,15 @@ class Recording:
             torch.manual_seed(derive_seed(stream="fit", seed=self.fit_seed, call=self.n_fits))
             network = problem.network()
         return _Recorded(network.to(problem.train.inputs.dtype).eval(), self.noise_sd, self)
+
+    def many(
+        self,
+        problems: Sequence[Problem],
+        *,
+        warm_starts: Sequence[Predictive | None] | None = None,
+    ) -> list[Predictive]:
+        """Fit one after another."""
+        return [self(problem) for problem in problems]
 
 
 @dataclass

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 from bhnbench.plugins import Kind, find_plugin
-from bhnbench.space import Choice, Field, Space, Value, fields_of, settings_of
+from bhnbench.space import Choice, Field, Float, Int, Space, Value, fields_of, settings_of
 
 
 def class_of(kind: Kind, plugin: object) -> type:
@@ -79,6 +79,8 @@ def values_to_compare(field: Field) -> tuple[Value, ...]:
     default = field.default
     if isinstance(default, bool):
         return (False, True)
+    if default is None and isinstance(field.valid, Float | Int):
+        return (None, field.valid.nearest(1))
     if not isinstance(default, int | float):
         return ()
     others = [2 * default or type(default)(1), type(default)(default / 2)]

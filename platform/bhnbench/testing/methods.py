@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 import pytest
 import torch
 
+from bhnbench.contract import Method, Predictive
 from bhnbench.errors import StopRunError
 from bhnbench.space import Value, fields_of
 from bhnbench.testing import fields
@@ -29,6 +31,7 @@ class MethodSuite(SampleLaws):
 
     epochs_to_learn: ClassVar[int] = 150  # enough to beat a guess on an easy problem
     without_effect: ClassVar[Collection[str]] = ()  # hyperparameters that ``settings`` make idle
+    values: ClassVar[Mapping[str, Sequence[Value]]] = {}  # to compare, of free text and the like
 
     # What is declared
 
@@ -59,7 +62,8 @@ class MethodSuite(SampleLaws):
         """Another value gives other samples or reports, on one of the problems at least."""
         idle = {}
         for name, field in fields_of(type(self.bound())).items():
-            values = fields.values_to_compare(field)
+            known = self.values.get(name) or fields.values_to_compare(field)
+            values = [value for value in known if self._allows(name, value)]
             if len(values) > 1 and not self._matters(name, values):
                 idle[name] = values
         expected = set(self.without_effect)
@@ -72,9 +76,20 @@ class MethodSuite(SampleLaws):
             "none"
         )
 
-    def _matters(self, name: str, values: tuple[Value, ...]) -> bool:
-        for kind in filter(self.is_supported, KINDS):
-            problem = make_problem(kind)
+    def _allows(self, name: str, value: Value) -> bool:
+        """Whether the other settings go with it."""
+        try:
+            self.bound(**{name: value})
+        except ValueError:
+            return False
+        return True
+
+    def _matters(self, name: str, values: Sequence[Value]) -> bool:
+        problems = [make_problem(kind) for kind in filter(self.is_supported, KINDS)]
+        many_steps = make_problem(self.first_kind(), epochs=10, batch_size=4)
+        for problem in [*problems, many_steps]:
+            if any(self.bound(**{name: value}).supports(problem) for value in values):
+                continue
             results = []
             for value in values:
                 listener = Listener()
@@ -89,7 +104,7 @@ class MethodSuite(SampleLaws):
     def test_learns(self, kind: str) -> None:
         """After training it beats the best guess that ignores the inputs, on an easy problem."""
         problem = self.problem(kind, epochs=self.epochs_to_learn)
-        reached = log_likelihood(fit(self.bound(), problem), problem)
+        reached = log_likelihood(_learned(self.bound(), kind, self.epochs_to_learn), problem)
         assert reached > baseline(problem), (
             f"{self.name}: after {problem.epochs} epochs the validation log-likelihood must beat "
             f"a guess, {baseline(problem):.3f} nats, but is {reached:.3f} ({kind})"
@@ -99,7 +114,7 @@ class MethodSuite(SampleLaws):
         """One epoch from an earlier fit is better than one epoch from nothing."""
         kind = self.first_kind()
         problem = self.problem(kind, epochs=1)
-        earlier = fit(self.bound(), self.problem(kind, epochs=self.epochs_to_learn))
+        earlier = _learned(self.bound(), kind, self.epochs_to_learn)
         before = draw(earlier, problem.validation.inputs)
         cold = log_likelihood(fit(self.bound(), problem, seed=2), problem)
         warm = log_likelihood(fit(self.bound(), problem, seed=2, warm_start=earlier), problem)
@@ -161,3 +176,9 @@ class MethodSuite(SampleLaws):
         )
         steps, expected = ([step for step, _ in points] for points in (heard.points, alone.points))
         assert steps == expected, f"{self.name}: fit_many reports steps {steps}, fit {expected}"
+
+
+@lru_cache(maxsize=len(KINDS))
+def _learned(method: Method, kind: str, epochs: int) -> Predictive:
+    """The longest fit of the suite, which two laws look at."""
+    return fit(method, make_problem(kind, epochs=epochs))

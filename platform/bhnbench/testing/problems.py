@@ -48,13 +48,16 @@ def small_mlp(n_inputs: int, n_outputs: int, dtype: torch.dtype) -> nn.Module:
 
 
 def small_convnet(dtype: torch.dtype) -> nn.Module:
-    """A convolution with batch normalisation, and a linear layer, on 6 x 6 images."""
+    """LeNet's layers, with batch normalisation, on 6 x 6 images."""
     return nn.Sequential(
         nn.Conv2d(1, 4, 3, dtype=dtype),
         nn.BatchNorm2d(4, dtype=dtype),
         nn.Tanh(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 2, dtype=dtype),
+        nn.Tanh(),
         nn.Flatten(),
-        nn.Linear(64, 2, dtype=dtype),
+        nn.Linear(6, 2, dtype=dtype),
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 # Before mlflow is imported; what the user has set stays.
@@ -24,6 +26,7 @@ from sqlalchemy.pool import NullPool
 from bhnbench.tracking.addresses import parse
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+STALE_SECONDS = 3600.0  # a store is made in some seconds; what is older was left by a killed maker
 
 
 def is_database(uri: str) -> bool:
@@ -74,11 +77,22 @@ def _make_whole(file: Path) -> None:
     can neither use nor repair.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f"{file.name}.part-"
+    _clear(file.parent, prefix)
     if file.exists():
         return
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=file.parent) as folder:
         part = Path(folder) / file.name
         uri = f"sqlite:///{part}"
         MlflowClient(tracking_uri=uri).search_experiments()
         close_client(uri)
-        part.replace(file)
+        if not file.exists():  # nobody else was faster
+            part.replace(file)
+
+
+def _clear(folder: Path, prefix: str) -> None:
+    """Remove what killed makers left."""
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # somebody else removed it
+            if path.name.startswith(prefix) and time.time() - path.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path)

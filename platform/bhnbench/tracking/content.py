@@ -104,6 +104,7 @@ class Child:
             "bhnbench.attempts": str(self.run.attempts),
             "bhnbench.failure": self.failure,
             "bhnbench.message": self.run.message if self.failure else "",
+            "bhnbench.warnings": "; ".join(self.run.warnings),
             "mlflow.source.git.commit": _commit(self.run.provenance),
         }
         return {name: value[:TAG_LENGTH] for name, value in tags.items() if value}
@@ -205,11 +206,12 @@ def _commit(provenance: Mapping[str, Any]) -> str:
 
 
 def _curves(points: Sequence[Point]) -> Iterator[Value]:
-    stride = -(-len(points) // MAX_POINTS) or 1
-    for index, (step, metrics) in enumerate(points):
-        if index % stride == 0 or index == len(points) - 1:
-            for name, value in metrics.items():
-                yield Value(name, value, step)
+    """Of each metric, which need not be in every report."""
+    for name in dict.fromkeys(name for _, metrics in points for name in metrics):
+        curve = [Value(name, metrics[name], step) for step, metrics in points if name in metrics]
+        stride = -(-len(curve) // MAX_POINTS)
+        yield from curve[:-1:stride]
+        yield curve[-1]
 
 
 def _learning_curve(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -117,3 +119,33 @@ class Odd(Task):
         report(np.int64(1), {"closeness": np.float32(-1)})
         name = "n" * 200 if self.how == "name" else "table"
         return Outcome({"closeness": np.float32(-1)}, {name: tables.get(self.how, {"a": [1]})})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounds(Task):
+    """Fits once a round, keeps its progress, and will hear of no warning itself."""
+
+    metrics: ClassVar[tuple[Metric, ...]] = (SCORE,)
+
+    n_rounds: int = setting(3, "fits", valid=Int(1, 1000))
+    breaks: str = setting("", "a file: where there is none, round 2 makes it and breaks")
+
+    def evaluate(
+        self,
+        fit: Fit,
+        *,
+        holdout: Holdout,
+        rng: torch.Generator,
+        report: Report,
+        checkpoint: Checkpoint,
+    ) -> Outcome:
+        first = checkpoint.load() or 1
+        for number in range(first, self.n_rounds + 1):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                fit(_problem())
+            checkpoint.save(number + 1)
+            if number == 2 and self.breaks and not Path(self.breaks).exists():
+                Path(self.breaks).touch()
+                raise RuntimeError("broken")
+        return Outcome({"closeness": 0.0})

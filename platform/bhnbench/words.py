@@ -1,0 +1,14 @@
+"""Pieces of English that several modules say."""
+
+from __future__ import annotations
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number of things, such as "1 run" or "2 studies"."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def one_line(text: object) -> str:
+    """Text in one line that every database and terminal can hold."""
+    words = " ".join(str(text).replace("\0", "").split())
+    return words.encode(errors="replace").decode()
