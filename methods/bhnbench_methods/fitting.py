@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar
 
 import torch
 
 from bhnbench.contract import Method, Predictive, Problem, Report
-from bhnbench.errors import ContractError
-from bhnbench.space import Float, hyperparameter
-from bhnbench_methods.models import Model
-from bhnbench_methods.replicas import has_random_layers
+from bhnbench.errors import ContractError, UnsupportedError
+from bhnbench.space import Float, check_settings, hyperparameter
+from bhnbench_methods.checks import check_data, check_finite, check_outputs
+from bhnbench_methods.diagnostics import check_posterior
+from bhnbench_methods.models import Model, is_stackable, structure
+from bhnbench_methods.rehearsal import check_trainable, network_explained, predict, rehearse
+from bhnbench_methods.schedules import constant, tenfold_decay
 from bhnbench_methods.streams import Streams, seeded
 from bhnbench_methods.training import Recipe, alike, train
 
-M = TypeVar("M", bound=Model)
+_TAKES_NO_PRIOR = "it cannot take an earlier posterior as its prior"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedMethod(Method):
     """A method whose models the shared loop trains, replicas together."""
+
+    version: ClassVar[str] = "3"  # of the loop as well: its numbers are every method's
 
     learning_rate: float = hyperparameter(
         1e-3, "step size of Adam", valid=Float(1e-8, 10), search=Float(1e-4, 1e-2, log=True)
@@ -30,6 +35,45 @@ class TrainedMethod(Method):
     lr_decay: bool = hyperparameter(
         False, "lower the learning rate tenfold over the fit, evenly on a log scale"
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @abstractmethod
+    def make_model(self, problem: Problem) -> Model:
+        """The model before training; it initialises itself from torch's global stream.
+
+        Raises:
+            UnsupportedError: the problem's network cannot be what the method makes of it.
+        """
+
+    def recipe(self) -> Recipe:
+        """How to train it."""
+        schedule = tenfold_decay if self.lr_decay else constant
+        return Recipe(learning_rate=self.learning_rate, lr_schedule=schedule)
+
+    def supports(self, problem: Problem) -> str | None:
+        """Why it cannot be trained or used, found by making and running a model, or None.
+
+        Two examples pass through it as in training and as in prediction. Nothing else knows what
+        a network does with its layers.
+        """
+        if problem.prior is not None and not self.takes_prior:
+            return _TAKES_NO_PRIOR
+        try:
+            check_data(problem)
+            rehearse(_make(self, problem, seed=0), problem)
+        except (UnsupportedError, ContractError) as error:
+            return str(error)
+        return None
+
+    def members_of(self, warm_start: Predictive | None) -> Sequence[Predictive | None]:
+        """What each model of one fit goes on from; as many as there are models."""
+        return [warm_start]
+
+    def make_predictive(self, models: Sequence[Model]) -> Predictive:
+        """The predictive of one fit's trained models."""
+        return models[0]
 
     def fit(
         self,
@@ -43,7 +87,6 @@ class TrainedMethod(Method):
         fits = self.fit_many([problem], rngs=[rng], reports=[report], warm_starts=[warm_start])
         return fits[0]
 
-    @abstractmethod
     def fit_many(
         self,
         problems: Sequence[Problem],
@@ -52,32 +95,61 @@ class TrainedMethod(Method):
         reports: Sequence[Report],
         warm_starts: Sequence[Predictive | None],
     ) -> list[Predictive]:
-        """Fit all replicas as one computation; an exception in one ends them all."""
+        """Fit all replicas as one computation; an exception in one ends them all.
+
+        Raises:
+            UnsupportedError: a problem has a prior, but this method takes none.
+
+        Warns:
+            PosteriorWarning: a posterior has collapsed, or its samples are not finite.
+        """
+        if not self.takes_prior and any(problem.prior is not None for problem in problems):
+            raise UnsupportedError(_TAKES_NO_PRIOR)
+        models = fit_models(
+            self,
+            problems,
+            rngs=rngs,
+            reports=reports,
+            warm_starts=[self.members_of(start) for start in warm_starts],
+            recipe=self.recipe(),
+        )
+        predictives = [self.make_predictive(members) for members in models]
+        for predictive, members, problem in zip(predictives, models, problems, strict=True):
+            is_random = len(members) > 1 or members[0].is_random
+            check_posterior(predictive, problem, is_random=is_random)
+        return predictives
 
 
 def fit_models(
-    make: Callable[[Problem], M],
+    method: TrainedMethod,
     problems: Sequence[Problem],
     *,
     rngs: Sequence[torch.Generator],
     reports: Sequence[Report],
     warm_starts: Sequence[Sequence[Predictive | None]],
     recipe: Recipe,
-) -> list[list[M]]:
+) -> list[list[Model]]:
     """Fit as many models to a problem as it has warm starts, each None or an earlier model.
 
     All are trained as one computation where the problems are alike, else problem by problem.
-    The first member of a problem is the model that a fit of one member would give.
+    The first member of a problem is the model that a fit of one member would give, unless the
+    network draws random numbers of its own (a Dropout layer): those come from one stream for all.
 
     Raises:
-        ContractError: a warm start is not the result of an earlier fit like this one.
+        ContractError: the data, the budget or the network's outputs are not what they must be,
+            or a warm start is not the result of an earlier fit like this one.
+        UnsupportedError: the network cannot be what the method makes of it.
     """
+    for problem in problems:
+        check_data(problem)
+        check_finite(problem)
     streams, models = [], []
     for problem, rng, members in zip(problems, rngs, warm_starts, strict=True):
         device = problem.train.inputs.device
         streams.append([Streams.draw(rng, device) for _ in members])
         pairs = zip(streams[-1], members, strict=True)
-        models.append([_build(make, problem, s.init, start) for s, start in pairs])
+        models.append([_build(method, problem, s.init, start) for s, start in pairs])
+        check_outputs(problem, predict(models[-1][0], problem))
     everything = range(len(problems))
     groups = [everything] if _stackable(problems, models) else [[i] for i in everything]
     for group in groups:
@@ -92,21 +164,29 @@ def fit_models(
 
 
 def _build(
-    make: Callable[[Problem], M], problem: Problem, seed: int, warm_start: Predictive | None
-) -> M:
-    with seeded(seed, problem.train.inputs.device):
-        model = make(problem)
+    method: TrainedMethod, problem: Problem, seed: int, warm_start: Predictive | None
+) -> Model:
+    model = _make(method, problem, seed)
+    model.made_by = type(method).__qualname__  # a name, for a pickle must not need the class
     if warm_start is not None:
         _continue_from(model, warm_start)
     return model
 
 
+def _make(method: TrainedMethod, problem: Problem, seed: int) -> Model:
+    with seeded(seed, problem.train.inputs.device), network_explained(problem):
+        model = method.make_model(problem)
+    check_trainable(model)
+    return model
+
+
 def _continue_from(model: Model, earlier: Predictive) -> None:
     """Copy the parameters and buffers of an earlier fit."""
-    if not isinstance(earlier, type(model)):
-        got = type(earlier).__name__
+    maker = earlier.made_by if isinstance(earlier, Model) else ""
+    if maker != model.made_by or not isinstance(earlier, type(model)):
+        got = f"one of {maker}" if maker else f"a {type(earlier).__name__}"
         raise ContractError(
-            f"warm_start must be what an earlier fit of this method returned, but got a {got}"
+            f"warm_start must be what an earlier fit of {model.made_by} returned, but got {got}"
         )
     ours, theirs = _shapes(model), _shapes(earlier)
     if ours != theirs:
@@ -128,4 +208,12 @@ def _stackable(problems: Sequence[Problem], models: Sequence[Sequence[Model]]) -
         return True
     shapes = [_shapes(members[0]) for members in models]
     same = alike(problems) and all(other == shapes[0] for other in shapes)
-    return same and not has_random_layers(models[0][0])
+    return same and _compute_alike(problems, models) and is_stackable(problems[0])
+
+
+def _compute_alike(problems: Sequence[Problem], models: Sequence[Sequence[Model]]) -> bool:
+    """Whether one model's ``forward`` may stand for all; equal shapes do not say so."""
+    if all(problem.network is problems[0].network for problem in problems):
+        return True
+    first, *others = [structure(members[0]) for members in models]
+    return all(other == first for other in others)

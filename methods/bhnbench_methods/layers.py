@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TypeVar, cast
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+
+from bhnbench.errors import UnsupportedError
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_MIN_SD = 1e-6  # of a unit's pre-activation, below which it counts as constant
+_TINY = 1e-6  # size of a unit's weights where all were zero
 
 
 class GatedLayer(nn.Module):
@@ -22,9 +26,9 @@ class GatedLayer(nn.Module):
         self.layer = layer
         self.given: torch.Tensor | None = None
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """``layer(inputs * given)``."""
-        outputs: torch.Tensor = self.layer(inputs if self.given is None else inputs * self.given)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - as torch calls it
+        """``layer(input * given)``."""
+        outputs: torch.Tensor = self.layer(input if self.given is None else input * self.given)
         return outputs
 
 
@@ -45,7 +49,7 @@ class WeightNormLayer(nn.Module):
         self.given: torch.Tensor | None = None
         with torch.no_grad():  # a unit of zero weights has no direction: give it one
             zero = (self.v.flatten(1) == 0).all(1)
-            self.v[zero] = torch.randn_like(self.v[zero]) * _MIN_SD
+            self.v[zero] = torch.randn_like(self.v[zero]) * _TINY
 
     @property
     def v(self) -> torch.Tensor:
@@ -61,9 +65,9 @@ class WeightNormLayer(nn.Module):
         # itself makes several temporaries as large as v and takes twice as long.
         return (unit * v).sum(1)
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """``gain * (v inputs) / |v| + bias``."""
-        outputs: torch.Tensor = self.layer(inputs)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - as torch calls it
+        """``gain * (v input) / |v| + bias``."""
+        outputs: torch.Tensor = self.layer(input)
         shape = (-1,) + (1,) * (self.v.ndim - 2)  # spatial dimensions come after the units
         if self.given is not None:
             outputs = outputs * (self.given / self.norms()).view(shape)
@@ -72,11 +76,19 @@ class WeightNormLayer(nn.Module):
 
 @dataclass(frozen=True)
 class Site:
-    """A Linear or Conv layer as ``forward`` meets it."""
+    """A Linear or Conv layer as ``forward`` meets it first."""
 
     name: str
-    input_shape: tuple[int, ...]  # of one example
+    input_shape: tuple[int, ...]  # of one row
+    output_shape: tuple[int, ...]
     n_units: int
+    is_regular: bool = True  # a row is an example, and every call has these shapes
+    n_calls: int = 1  # in one pass
+
+    def again(self, site: Site) -> Site:
+        """This site after a further call, which by itself is ``site``."""
+        is_regular = self.is_regular and site == replace(self, n_calls=1)
+        return replace(self, is_regular=is_regular, n_calls=self.n_calls + 1)
 
 
 @dataclass(frozen=True)
@@ -88,28 +100,116 @@ class Trace:
 
 
 def trace(network: nn.Module, inputs: torch.Tensor) -> Trace:
-    """Run ``network`` once on ``inputs``, leaving it as it was."""
+    """Run ``network`` once on ``inputs``, leaving it as it was.
+
+    A layer is found where the network calls it; one whose weights the network reads by itself
+    stays as it is.
+    """
     sites: dict[str, Site] = {}
-    sizes: list[int] = [inputs[0].numel()]
+    sizes = [inputs[0].numel()]
 
-    def record(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], object], None]:
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], outputs: object) -> None:
-            if isinstance(outputs, torch.Tensor):
-                sizes.append(outputs.numel() // len(inputs))
-            if isinstance(module, LAYERS):
-                n_units = module.weight.shape[0]
-                sites.setdefault(name, Site(name, tuple(args[0].shape[1:]), n_units))
-
-        return hook
+    def record(
+        name: str,
+        module: nn.Module,
+        args: tuple[torch.Tensor, ...],
+        kwargs: dict[str, torch.Tensor],
+        outputs: object,
+    ) -> None:
+        if not isinstance(outputs, torch.Tensor):
+            return
+        sizes.append(outputs.numel() // len(inputs))
+        if isinstance(module, LAYERS):
+            given, *_ = (*args, *kwargs.values())
+            shapes = tuple(given.shape[1:]), tuple(outputs.shape[1:])
+            site = Site(name, *shapes, len(module.weight), len(given) == len(inputs))
+            sites[name] = sites[name].again(site) if name in sites else site
 
     with torch.no_grad(), evaluating(network), ExitStack() as hooks:
         for name, module in network.named_modules():
-            hooks.enter_context(module.register_forward_hook(record(name)))
+            handle = module.register_forward_hook(partial(record, name), with_kwargs=True)
+            hooks.enter_context(handle)
         network(inputs)
     return Trace(tuple(sites.values()), sum(sizes))
 
 
-Wrapped = TypeVar("Wrapped", GatedLayer, WeightNormLayer)
+def trace_trained(network: nn.Module, inputs: torch.Tensor) -> Trace:
+    """``trace``, but of sites only those whose weights ask for a gradient.
+
+    A frozen layer is known: no method may make it random.
+    """
+    found = trace(network, inputs)
+    asks = [any(w.requires_grad for w in _weights(network, site)) for site in found.sites]
+    trained = (site for site, asked in zip(found.sites, asks, strict=True) if asked)
+    return replace(found, sites=tuple(trained))
+
+
+def trace_replaceable(network: nn.Module, inputs: torch.Tensor) -> Trace:
+    """``trace_trained``, of a network whose layers can be made random one by one.
+
+    Raises:
+        UnsupportedError: they cannot: there is none, all are frozen, or two share weights.
+    """
+    found = trace_trained(network, inputs)
+    if not found.sites and trace(network, inputs).sites:
+        raise UnsupportedError(
+            "it needs a Linear or Conv layer to train, but the weights of all are frozen; "
+            "call requires_grad_(True) on one"
+        )
+    if not found.sites:
+        raise UnsupportedError("it needs a Linear or Conv layer, but the network has none")
+    owners: dict[nn.Parameter, str] = {}
+    for site in found.sites:
+        for weight in _weights(network, site):
+            owner = owners.setdefault(weight, site.name)
+            if owner != site.name:
+                raise UnsupportedError(
+                    f"layers must have weights of their own, but {owner!r} and {site.name!r} "
+                    "share theirs; call one layer twice, or copy the weights"
+                )
+    return found
+
+
+def check_plain(network: nn.Module, names: Iterable[str]) -> None:
+    """The weights of these layers can be set, have a prior, or be put out of use.
+
+    Raises:
+        UnsupportedError: they cannot, as they are no parameters but made of others in every call.
+    """
+    for name in names:
+        if not isinstance(network.get_submodule(name).weight, nn.Parameter):
+            raise UnsupportedError(
+                f"weights must be parameters, but those of layer {name!r} are computed from "
+                "others (weight_norm, spectral_norm, ...); take that off the layer"
+            )
+
+
+def _weights(network: nn.Module, site: Site) -> list[nn.Parameter]:
+    """A layer's weight, or the parameters that a reparametrised weight is made of."""
+    layer = network.get_submodule(site.name)
+    return [parameter for name, parameter in layer.named_parameters() if name != "bias"]
+
+
+def check_regular(sites: Iterable[Site]) -> None:
+    """Noise can be drawn for every example's numbers at these layers.
+
+    Raises:
+        UnsupportedError: it cannot.
+    """
+    for site in sites:
+        if not site.is_regular:
+            raise UnsupportedError(
+                f"layer {site.name!r} must see one row an example, of the same shape in all its "
+                "calls, but does not; move reshaping out of its way, or copy the layer"
+            )
+
+
+class WrappedLayer(Protocol):
+    """What takes the place of a layer; ``given`` is its random part, or None."""
+
+    given: Any
+
+
+Wrapped = TypeVar("Wrapped", bound=nn.Module)
 
 
 def wrap(
@@ -134,49 +234,40 @@ def _places(network: nn.Module, layer: nn.Module) -> list[tuple[nn.Module, str]]
     return [(network.get_submodule(parent), name) for parent, _, name in paths]
 
 
+def apply_layer(
+    layer: nn.Module, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """A Linear or Conv layer with these parameters instead of its own."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(inputs, weight, bias)
+    conv = cast("nn.Conv2d", layer)  # or another dimension
+    outputs: torch.Tensor = conv._conv_forward(inputs, weight, bias)  # it knows its padding
+    return outputs
+
+
 def run(
     network: nn.Module,
-    layers: Sequence[GatedLayer | WeightNormLayer],
-    given: Sequence[torch.Tensor],
+    layers: Sequence[WrappedLayer],
+    given: Sequence[object],
     inputs: torch.Tensor,
 ) -> torch.Tensor:
-    """Outputs of ``network`` with its wrapped ``layers`` given these masks or gains."""
+    """Outputs of ``network`` with its wrapped ``layers`` each given its random part."""
     for layer, value in zip(layers, given, strict=True):
         layer.given = value
     try:
         outputs: torch.Tensor = network(inputs)
+    except AttributeError as error:
+        if any(error.obj is layer for layer in layers):
+            raise UnsupportedError(
+                f"the network must call its layers, but reads {error.name!r} of one that the "
+                "method replaces; write layer(x) (of torch's transformers: switch off "
+                "torch.backends.mha.set_fastpath_enabled), or use a method that replaces no layers"
+            ) from error
+        raise
     finally:
         for layer in layers:
             layer.given = None
     return outputs
-
-
-def standardise(
-    network: nn.Module, layers: Sequence[WeightNormLayer], inputs: torch.Tensor
-) -> None:
-    """Rescale ``v`` and shift the biases so that pre-activations on ``inputs`` are standardised.
-
-    Data-dependent initialisation (Salimans and Kingma, 2016, section 3), in one pass: each layer
-    sees inputs that the layers before it have already standardised. Units that do not vary are
-    left as they are.
-    """
-
-    def hook(
-        layer: WeightNormLayer, args: tuple[torch.Tensor, ...], outputs: torch.Tensor
-    ) -> torch.Tensor:
-        channel = outputs.ndim - layer.v.ndim + 1
-        others = [dim for dim in range(outputs.ndim) if dim != channel]
-        sd, mean = torch.std_mean(outputs, dim=others, correction=0)
-        sd = torch.where(sd > _MIN_SD, sd, torch.ones_like(sd))
-        layer.v.div_(sd.view(-1, *(1,) * (layer.v.ndim - 1)))
-        if layer.bias is not None:
-            layer.bias.sub_(mean).div_(sd)
-        return layer.forward(*args)
-
-    with torch.no_grad(), evaluating(network), ExitStack() as hooks:
-        for layer in layers:
-            hooks.enter_context(layer.register_forward_hook(hook))
-        network(inputs)
 
 
 @contextmanager

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from bhnbench.contract import Predictive, Problem, Report
+from bhnbench.contract import Problem
 from bhnbench.space import Float, hyperparameter
-from bhnbench_methods.fitting import TrainedMethod, fit_models
-from bhnbench_methods.models import PointModel
-from bhnbench_methods.training import Recipe
+from bhnbench_methods.fitting import TrainedMethod
+from bhnbench_methods.models import Model, PointModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +23,8 @@ class MaximumLikelihood(TrainedMethod):
     and Conv layers: 0 is maximum likelihood, more is maximum a posteriori (MAP). It is in units
     of the prior, not of the mean loss, so that it fades as data come in.
 
-    Source: MacKay (1992), "A practical Bayesian framework for backpropagation networks".
+    Source: MacKay (1992), "A practical Bayesian framework for backpropagation networks",
+    https://doi.org/10.1162/neco.1992.4.3.448.
     """
 
     weight_decay: float = hyperparameter(
@@ -36,21 +33,6 @@ class MaximumLikelihood(TrainedMethod):
         valid=Float(0, 1e6),
     )
 
-    def fit_many(
-        self,
-        problems: Sequence[Problem],
-        *,
-        rngs: Sequence[torch.Generator],
-        reports: Sequence[Report],
-        warm_starts: Sequence[Predictive | None],
-    ) -> list[Predictive]:
-        """Train the networks of all replicas as one computation."""
-        models = fit_models(
-            lambda problem: PointModel(problem, self.weight_decay),
-            problems,
-            rngs=rngs,
-            reports=reports,
-            warm_starts=[[start] for start in warm_starts],
-            recipe=Recipe(learning_rate=self.learning_rate, lr_decay=self.lr_decay),
-        )
-        return [members[0] for members in models]
+    def make_model(self, problem: Problem) -> Model:
+        """The network as it is."""
+        return PointModel(problem, self.weight_decay)

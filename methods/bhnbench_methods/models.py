@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from functools import partial
+from typing import cast
 
 import torch
 from torch import nn
+from torch.func import functional_call, vmap
 
 from bhnbench.contract import Problem
-from bhnbench_methods.layers import LAYERS, Site, trace
-from bhnbench_methods.predictive import map_inputs
+from bhnbench_methods.layers import LAYERS, trace
+from bhnbench_methods.predictive import repeat_outputs
 from bhnbench_methods.streams import seeded
 
 Forward = tuple[torch.Tensor, torch.Tensor]  # outputs (n, n_outputs), penalty in nats ()
@@ -19,6 +21,8 @@ Forward = tuple[torch.Tensor, torch.Tensor]  # outputs (n, n_outputs), penalty i
 class Model(nn.Module, ABC):
     """A network whose weights may be random. Once trained it is the predictive of its method."""
 
+    made_by: str = ""  # the class of that method
+
     @abstractmethod
     def draw_noise(self, inputs: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """The noise of one training step on ``inputs``; ``rng`` lives on their device."""
@@ -26,6 +30,15 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: torch.Tensor, noise: torch.Tensor) -> Forward:
         """Outputs, and the penalty on the parameters: a KL or a negative log prior."""
+
+    @property
+    def is_random(self) -> bool:
+        """Whether its posterior samples are meant to differ."""
+        return True
+
+    def figures(self) -> dict[str, float]:
+        """More numbers to report about the present state."""
+        return {}
 
     @abstractmethod
     def sample(
@@ -52,12 +65,16 @@ class PointModel(Model):
         outputs: torch.Tensor = self.network(inputs)
         return outputs, negative_log_prior(self.network, outputs, self.weight_decay)
 
+    @property
+    def is_random(self) -> bool:
+        """No: a point estimate."""
+        return False
+
     def sample(
         self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
     ) -> torch.Tensor:
         """The same outputs ``n_samples`` times; nothing is drawn from ``rng``."""
-        outputs = map_inputs(self.network, inputs, self.n_activations)
-        return outputs.expand(n_samples, *outputs.shape)
+        return repeat_outputs(self.network, inputs, n_samples, n_activations=self.n_activations)
 
 
 def new_network(problem: Problem) -> nn.Module:
@@ -67,11 +84,47 @@ def new_network(problem: Problem) -> nn.Module:
     return network.to(inputs.dtype) if inputs.is_floating_point() else network
 
 
-def find_layers(problem: Problem) -> tuple[Site, ...]:
-    """The Linear and Conv layers of the problem's network, in the order of execution."""
+def is_stackable(problem: Problem, *, draws_its_own: bool = False) -> bool:
+    """Whether several of the problem's network can be trained as one computation.
+
+    Not where torch.func has no batching rule for an operation, nor where the network asks for
+    the values of its tensors (``if h.max() > 1``); nor, unless ``draws_its_own``, where it draws
+    random numbers of its own, which would be others than in separate networks. All end a
+    ``vmap``.
+    """
+    randomness = "different" if draws_its_own else "error"
     inputs = problem.train.inputs[:2]
-    with seeded(0, inputs.device):
-        return trace(new_network(problem), inputs).sites
+    with seeded(0, inputs.device), torch.no_grad():
+        network = new_network(problem)
+        trace(network, inputs)  # makes the parameters of lazy layers
+        tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+        state = {name: tensor.unsqueeze(0) for name, tensor in tensors.items()}
+        try:
+            together = vmap(partial(functional_call, network), randomness=randomness)
+            together(state, inputs.unsqueeze(0))
+        except RuntimeError:
+            return False
+    return True
+
+
+def structure(model: nn.Module) -> list[tuple[object, ...]]:
+    """What ``forward`` computes with its tensors, as far as modules tell: equal only if the same.
+
+    That is the type and the settings of every module, functions that it was given included.
+    """
+    return [
+        (name, type(module), module.extra_repr(), _settings(module))
+        for name, module in model.named_modules(remove_duplicate=False)
+    ]
+
+
+def _settings(module: nn.Module) -> dict[str, object]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, bool | int | float | str)
+        or (callable(value) and not isinstance(value, nn.Module))
+    }
 
 
 def negative_log_prior(
@@ -81,9 +134,15 @@ def negative_log_prior(
 
     The constant of the Gaussian density is left out.
     """
-    if precision == 0:
+    layers = [module for module in network.modules() if isinstance(module, LAYERS)]
+    if precision == 0 or not layers:
         return outputs.new_zeros(())
-    weights: Iterable[torch.Tensor] = (
-        module.weight for module in network.modules() if isinstance(module, LAYERS)
-    )
-    return 0.5 * precision * torch.stack([w.square().sum() for w in weights]).sum()
+    return precision * torch.stack([half_square(layer) for layer in layers]).sum()
+
+
+def half_square(layer: nn.Module) -> torch.Tensor:
+    """``|w|^2 / 2`` of a layer's weights."""
+    weight = cast("torch.Tensor", layer.weight).flatten()
+    # The gradient, w, in one pass; that of square().sum() makes temporaries as large as w.
+    square = torch.dot(weight.detach(), weight)
+    return square - 0.5 * square.detach()

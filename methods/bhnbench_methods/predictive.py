@@ -2,43 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch.func import vmap
 
+from bhnbench.errors import ContractError
+
 MAX_ACTIVATIONS = 2**22  # numbers alive at once in one chunk: 16 MiB in float32
+MAX_DRAWN = 2**22  # random numbers drawn at once; another value gives other samples
+N_TOGETHER = 8  # samples in a chunk: enough to make what they share cheap
+
+# The random part of them.
+Weights = TypeVar("Weights", torch.Tensor, dict[str, torch.Tensor])
+Draw = Callable[[int], Weights]
+"""``draw(k)``: the next k samples of the random part of the weights, samples first."""
 
 
 def sample_outputs(
-    run: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    run: Callable[[torch.Tensor, Weights], torch.Tensor],
     inputs: torch.Tensor,
-    weights: torch.Tensor,
+    draw: Draw[Weights],
+    n_samples: int,
+    *,
+    n_random: int,
     n_activations: int,
 ) -> torch.Tensor:
-    """``run(inputs, w)`` for every row ``w`` of ``weights``: ``(n_samples, n, n_outputs)``.
+    """``run(inputs, w)`` for ``n_samples`` draws ``w``: ``(n_samples, n, n_outputs)``.
 
-    What does not depend on ``w`` is computed once for all rows of a chunk.
+    What does not depend on ``w`` is computed once for all samples of a chunk. What is drawn does
+    not depend on the inputs, so that a sample is one function.
+
+    A network that ``vmap`` cannot run, such as one with ``if h.max() > 1``, runs sample by
+    sample, which is slower: the first chunk decides for all of them.
 
     Args:
-        run: the network, given the random part of its weights.
+        run: the network, given one sample of the random part of its weights.
         inputs: ``(n, *input_shape)``.
-        weights: one posterior sample of the random part a row, ``(n_samples, k)``.
+        draw: gives the next samples; called in order.
+        n_samples: how many.
+        n_random: numbers in one draw.
         n_activations: numbers that ``run`` computes for one example.
+
+    Raises:
+        ContractError: ``n_samples`` is not positive.
     """
+    _check(n_samples)
     n_rows = max(MAX_ACTIVATIONS // n_activations, 1)
-    n_inputs = min(n_rows, max(len(inputs), 1))
-    n_samples = min(max(n_rows // n_inputs, 1), len(weights))
-    batched = vmap(run, in_dims=(None, 0), chunk_size=n_samples)
-    return torch.cat([batched(chunk, weights) for chunk in _chunks(inputs, n_inputs)], dim=1)
+    n_block = max(MAX_DRAWN // max(n_random, 1), 1)
+    # Few samples a chunk where their weights are large, so that many inputs meet each of them.
+    n_inputs = max(n_rows // min(n_samples, n_block, N_TOGETHER), 1)
+    n_inputs = min(n_inputs, max(len(inputs), 1))
+    batched = _over_samples(run, max(n_rows // n_inputs, 1))
+    outputs = []
+    for n_drawn in _blocks(n_samples, n_block):
+        weights = draw(n_drawn)
+        chunks = [batched(chunk, weights) for chunk in _chunks(inputs, n_inputs)]
+        outputs.append(torch.cat(chunks, dim=1))
+    return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
 
-def map_inputs(
-    run: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, n_activations: int
+def repeat_outputs(
+    run: Callable[[torch.Tensor], torch.Tensor],
+    inputs: torch.Tensor,
+    n_samples: int,
+    *,
+    n_activations: int,
 ) -> torch.Tensor:
-    """``run(inputs)`` in chunks: ``(n, n_outputs)``."""
+    """``run(inputs)``, computed once in chunks, as ``n_samples`` equal samples.
+
+    Raises:
+        ContractError: ``n_samples`` is not positive.
+    """
+    _check(n_samples)
     chunks = _chunks(inputs, max(MAX_ACTIVATIONS // n_activations, 1))
-    return torch.cat([run(chunk) for chunk in chunks])
+    outputs = torch.cat([run(chunk) for chunk in chunks])
+    return outputs.expand(n_samples, *outputs.shape)
+
+
+def _check(n_samples: int) -> None:
+    if n_samples < 1:
+        raise ContractError(f"n_samples must be at least 1, but got {n_samples}; ask for one")
+
+
+def _over_samples(
+    run: Callable[[torch.Tensor, Weights], torch.Tensor], chunk_size: int
+) -> Callable[[torch.Tensor, Weights], torch.Tensor]:
+    """``run`` for many samples of the weights: together or, where that fails, one by one."""
+    together = vmap(run, in_dims=(None, 0), chunk_size=chunk_size)
+    is_vmapped = True
+
+    def batched(inputs: torch.Tensor, weights: Weights) -> torch.Tensor:
+        nonlocal is_vmapped
+        if is_vmapped:
+            try:
+                return together(inputs, weights)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # where it is not vmap's, it comes again
+                is_vmapped = False
+        return torch.stack([run(inputs, sample) for sample in _unstack(weights)])
+
+    return batched
+
+
+def _unstack(weights: Weights) -> Iterator[Weights]:
+    if isinstance(weights, torch.Tensor):
+        yield from weights
+    else:
+        for values in zip(*weights.values(), strict=True):
+            yield dict(zip(weights, values, strict=True))
+
+
+def _blocks(n: int, size: int) -> Iterator[int]:
+    return (min(size, n - start) for start in range(0, n, size))
 
 
 def _chunks(inputs: torch.Tensor, size: int) -> list[torch.Tensor]:

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
+from bhnbench_methods.layers import evaluating
 from bhnbench_methods.models import Forward, Model
 
-_RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.RReLU)
+MAX_VMAPPED = 2**15  # parameters of a model; on a CPU larger ones are faster one by one
+_MAX_SAMPLED = 16  # replicas that are sampled together; the memory bound is for each of them
 
 LogProb = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Losses = tuple[torch.Tensor, torch.Tensor]  # mean nll and penalty in nats, one a replica
@@ -21,10 +23,13 @@ class Replicas:
 
     The models' own parameters and buffers are views of the stacked ones, so every model is up to
     date at any time. One tensor keeps the optimiser, the clipping and the checkpoint at a handful
-    of operations, whatever the number of layers.
+    of operations, whatever the number of layers. Models that are not stackable, as ``vmap``
+    cannot run their network, are run one by one.
     """
 
-    def __init__(self, models: Sequence[Model], log_prob: LogProb) -> None:
+    def __init__(
+        self, models: Sequence[Model], log_prob: LogProb, *, is_stackable: bool = True
+    ) -> None:
         self.models = models
         self.log_prob = log_prob
         self.flat = torch.stack([nn.utils.parameters_to_vector(_trained(m)) for m in models])
@@ -32,8 +37,13 @@ class Replicas:
         self.grad = torch.zeros_like(self.flat)
         self.params = self._stack_params()
         self.constants = self._stack_constants()
-        self.vmapped = len(models) > 1  # one model is faster without
-        self.leaves = list(self.params.values()) if self.vmapped else _trained(models[0])
+        is_faster = self.flat.is_cuda or self.flat[0].numel() <= MAX_VMAPPED
+        self.vmapped = len(models) > 1 and is_stackable and is_faster
+        self.leaves = (
+            list(self.params.values())
+            if self.vmapped
+            else [parameter for model in models for parameter in _trained(model)]
+        )
 
     def _stack_params(self) -> dict[str, torch.Tensor]:
         names = [name for name, p in self.models[0].named_parameters() if p.requires_grad]
@@ -67,18 +77,83 @@ class Replicas:
         Returns:
             Mean nll and penalty of every replica, ``(R,)`` each, in nats.
         """
+        nll, penalty = self._stacked_losses(inputs, targets, noise)
+        pieces = self._gradients(nll + weight * penalty, self.leaves)
+        self._flatten(pieces, out=self.grad)
+        return nll.detach(), penalty.detach()
+
+    def adversarial_backward(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        noise: torch.Tensor,
+        weight: float,
+        step: torch.Tensor,
+    ) -> Losses:
+        """The same for ``nll + nll' + weight * penalty``: nll' is that of adversarial inputs.
+
+        They are ``inputs + step * sign(d nll / d inputs)``, constant in the parameters (fast
+        gradient sign, Goodfellow et al., 2015).
+        """
+        inputs = inputs.detach().requires_grad_()
+        nll, penalty = self._stacked_losses(inputs, targets, noise)
+        *pieces, slope = self._gradients(nll + weight * penalty, [*self.leaves, inputs])
+        self._flatten(pieces, out=self.grad)
+        shifted = (inputs + step * slope.sign()).detach()
+        again, _ = self._stacked_losses(shifted, targets, noise)
+        self.grad.add_(self._flatten(self._gradients(again, self.leaves)))
+        return nll.detach(), penalty.detach()
+
+    def sample(self, inputs: torch.Tensor, n_samples: int, seed: int) -> torch.Tensor:
+        """Posterior samples of every replica in eval mode, ``(R, n_samples, n, n_outputs)``.
+
+        Args:
+            inputs: ``(R, n, *input_shape)``.
+            n_samples: of each.
+            seed: of the random numbers, which are the same for all replicas.
+        """
+        if not self.vmapped:
+            pairs = zip(self.models, inputs, strict=True)
+            return torch.stack([_sample(model, x, n_samples, seed) for model, x in pairs])
+
+        def run(state: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+            rng = torch.Generator().manual_seed(seed)
+            outputs: torch.Tensor = functional_call(sampler, state, (inputs, n_samples, rng))
+            return outputs
+
+        sampler = _Sampler(self.models[0])
+        state = {f"model.{name}": t for name, t in (self.params | self.constants).items()}
+        with evaluating(self.models[0]):
+            together = vmap(run, randomness="same", chunk_size=_MAX_SAMPLED)
+            outputs: torch.Tensor = together(state, inputs)
+        return outputs
+
+    def _stacked_losses(
+        self, inputs: torch.Tensor, targets: torch.Tensor, noise: torch.Tensor
+    ) -> Losses:
         if self.vmapped:
             args = (self.params, self.constants, inputs, targets, noise)
             nll, penalty = vmap(self._losses_of_tensors, randomness="different")(*args)
-        else:
-            one = self._losses(self.models[0](inputs[0], noise[0]), targets[0])
-            nll, penalty = (loss.unsqueeze(0) for loss in one)
-        loss = (nll + weight * penalty).sum()
-        pieces = torch.autograd.grad(loss, self.leaves, materialize_grads=True)
+            return nll, penalty
+        batches = zip(self.models, inputs, targets, noise, strict=True)
+        losses = [self._losses(model(x, z), y) for model, x, y, z in batches]
+        nlls, penalties = zip(*losses, strict=True)
+        return torch.stack(nlls), torch.stack(penalties)
+
+    def _gradients(
+        self, losses: torch.Tensor, leaves: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
+
+    def _flatten(
+        self, pieces: Sequence[torch.Tensor], out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Gradients of the leaves in the shape of ``flat``."""
         n_replicas = len(self.models)
-        rows = [piece.reshape(n_replicas, -1) for piece in pieces]
-        torch.cat(rows, dim=1, out=self.grad)
-        return nll.detach(), penalty.detach()
+        if self.vmapped:
+            return torch.cat([piece.reshape(n_replicas, -1) for piece in pieces], dim=1, out=out)
+        out = None if out is None else out.view(-1)
+        return torch.cat([piece.reshape(-1) for piece in pieces], out=out).view(n_replicas, -1)
 
     def _losses(self, forward: Forward, targets: torch.Tensor) -> Losses:
         outputs, penalty = forward
@@ -107,9 +182,21 @@ class Replicas:
             model.eval().requires_grad_(False)
 
 
-def has_random_layers(network: nn.Module) -> bool:
-    """Whether the user's network itself draws random numbers in training."""
-    return any(isinstance(module, _RANDOM) for module in network.modules())
+class _Sampler(nn.Module):
+    """Turns ``sample`` into the ``forward`` that functional calls need."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: torch.Tensor, n_samples: int, rng: torch.Generator) -> torch.Tensor:
+        """Posterior samples."""
+        return self.model.sample(inputs, n_samples, rng=rng)
+
+
+def _sample(model: Model, inputs: torch.Tensor, n_samples: int, seed: int) -> torch.Tensor:
+    with evaluating(model):
+        return model.sample(inputs, n_samples, rng=torch.Generator().manual_seed(seed))
 
 
 def _trained(model: nn.Module) -> list[torch.Tensor]:

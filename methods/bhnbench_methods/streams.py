@@ -19,19 +19,17 @@ class Streams:
     forward: int  # seed of random layers in the user's own network
     order: torch.Generator  # order of the examples
     noise: torch.Generator  # noise of the method, on the device of the problem
-    validation: int  # seed of the samples that score an epoch: the same for all epochs
 
     @classmethod
     def draw(cls, rng: torch.Generator, device: torch.device) -> Streams:
         """Fork ``rng``, which advances by one draw."""
-        seeds = torch.randint(_SEEDS, (5,), generator=rng).tolist()
-        init, forward, order, noise, validation = seeds
+        seeds = torch.randint(_SEEDS, (4,), generator=rng).tolist()
+        init, forward, order, noise = seeds
         return cls(
             init,
             forward,
             order=torch.Generator().manual_seed(order),
             noise=torch.Generator(device).manual_seed(noise),
-            validation=validation,
         )
 
 

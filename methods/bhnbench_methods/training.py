@@ -1,4 +1,4 @@
-"""The training loop of all methods: Adam on R replicas at once, best validation epoch kept.
+"""The training loop of all methods: R replicas at once, and what is kept of them.
 
 The objective is per dataset and divided by its size: ``mean nll + weight * penalty / n``, where
 the penalty is a KL divergence or a negative log prior in nats. So the batch size changes the
@@ -8,42 +8,54 @@ noise of the gradient, not the optimum.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
-from bhnbench.contract import Problem, Report, Split
+from bhnbench.contract import Problem, Report
 from bhnbench.errors import DivergedError
-from bhnbench_methods.adam import Adam
-from bhnbench_methods.models import Model
-from bhnbench_methods.replicas import Replicas
+from bhnbench_methods.kept_samples import KeptStates, SampledModel, Steps
+from bhnbench_methods.minibatches import Minibatches
+from bhnbench_methods.models import Model, is_stackable
+from bhnbench_methods.optimisers import Adam, Langevin, LangevinDynamics, Optimiser
+from bhnbench_methods.replicas import Losses, Replicas
+from bhnbench_methods.schedules import Schedule, constant
 from bhnbench_methods.streams import Streams, seeded
+from bhnbench_methods.validation import Validation
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # inputs, targets
-N_REPORTS = 20
+N_VALIDATIONS = 20  # of one fit, about
+N_REPORTS = 100  # the same: a ledger of a thousand epochs a run is slow to write
 MAX_GRAD_NORM = 10.0  # of the BHN authors' code, for each replica on its own
+
+Figures = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train."""
+    """How to train, and what to keep: the best epoch, the last state, or samples on the way."""
 
     learning_rate: float
-    lr_decay: bool = False  # by a factor of ten over the fit
-    kl_annealing: bool = False  # the penalty's weight rises to one in the first half
+    lr_schedule: Schedule = constant
+    kl_schedule: Schedule = constant  # of the penalty's weight
+    langevin: Langevin | None = None  # how to sample, instead of Adam
+    adversarial_step: float = 0.0  # of adversarial inputs, in ranges of each input dimension
     reports_kl: bool = False
     n_validation_samples: int = 1
     keep_best: bool = True  # restore the epoch of the highest validation log-likelihood
+    samples_at: Steps | None = None  # the steps to keep instead; for a SampledModel
 
-    def learning_rate_at(self, epoch: int, epochs: int) -> float:
-        """``lr * 10 ** (-e / (epochs - 1))`` with ``e`` from 0."""
-        decay = (epoch - 1) / max(epochs - 1, 1) if self.lr_decay else 0.0
-        return self.learning_rate * math.pow(10, -decay)
+    def learning_rate_at(self, step: int, n_steps: int) -> float:
+        """Of steps 1 to ``n_steps``; the first one is the start of the schedule."""
+        return self.learning_rate * self.lr_schedule((step - 1) / n_steps)
 
     def kl_weight_at(self, epoch: int, epochs: int) -> float:
-        """``min(1, 0.001 + e / (epochs / 2))`` with ``e`` from 0."""
-        return min(1.0, 0.001 + 2 * (epoch - 1) / epochs) if self.kl_annealing else 1.0
+        """Of epochs 1 to ``epochs``; the last one, even if the only one, is the schedule's end.
+
+        The first of several is its start.
+        """
+        return self.kl_schedule(1.0 if epoch == epochs else (epoch - 1) / epochs)
 
 
 def train(
@@ -58,6 +70,14 @@ def train(
     Problems must be alike (see ``alike``). Replicas do not influence one another: each is
     clipped, checkpointed and noised on its own. With fewer reports than replicas, each report
     speaks for an ensemble of consecutive replicas. An exception in one ends the fit of all.
+
+    Every epoch (about a hundred evenly spaced ones of a longer fit) reports ``train_nll``, the
+    mean over the epoch's examples as they were trained on; of a method with a KL also ``kl``
+    (nats, of the whole dataset), ``kl_weight``, and ``kl_over_nll = kl_weight * kl / n /
+    train_nll``, the ratio of the objective's two terms (left out where the nll is zero). About
+    twenty epochs, the last among them, also report the likelihood's scores on validation data
+    (see ``Validation``) and the model's own figures. Where samples are kept, those scores are of
+    their mixture so far.
 
     Raises:
         DivergedError: a loss or a validation output is no longer finite.
@@ -91,51 +111,88 @@ class _Training:
     ) -> None:
         self.problems, self.streams, self.reports, self.recipe = problems, streams, reports, recipe
         self.budget = problems[0]  # alike, so the first speaks for all
-        self.replicas = Replicas(models, self.budget.likelihood.log_prob)
-        self.batches = _Minibatches([p.train for p in problems], self.budget.batch_size)
+        self.n_examples = len(self.budget.train)
+        self.replicas = Replicas(
+            models,
+            self.budget.likelihood.log_prob,
+            is_stackable=len(models) == 1 or is_stackable(self.budget, draws_its_own=True),
+        )
+        self.batches = Minibatches([p.train for p in problems], self.budget.batch_size)
+        self.step, self.n_steps = 0, self.budget.epochs * len(self.batches.sizes)
+        self.optimiser = self._make_optimiser()
+        self.adversarial_step: torch.Tensor | None = None
+        if recipe.adversarial_step:
+            self.adversarial_step = recipe.adversarial_step * self.batches.input_ranges()
+        self.validation = Validation(problems, recipe.n_validation_samples)
         self.best = _Best(self.replicas.state())
-        self.adam = Adam(self.replicas.flat, self.replicas.grad)
+        self.sample_steps = set(recipe.samples_at(self.n_steps)) if recipe.samples_at else set()
+        sampled = cast("Sequence[SampledModel]", models if self.sample_steps else [])
+        self.kept = KeptStates(sampled, len(self.sample_steps))
+        self.kept_outputs: list[torch.Tensor] = []  # on validation data
         self.last_loss = math.nan
+
+    def _make_optimiser(self) -> Optimiser:
+        flat, grad = self.replicas.flat, self.replicas.grad
+        if self.recipe.langevin is None:
+            return Adam(flat, grad)
+        rngs = [streams.noise for streams in self.streams]
+        return LangevinDynamics(flat, grad, rngs, self.n_examples, self.recipe.langevin)
 
     def run(self) -> None:
         epochs = self.budget.epochs
-        every = math.ceil(epochs / N_REPORTS)
         with seeded(self.streams[0].forward, self.replicas.flat.device):
             for epoch in range(1, epochs + 1):
-                figures = self._train_epoch(epoch)
-                if epoch % every == 0 or epoch == epochs:
-                    self._validate_and_report(epoch, figures)
+                trained = self._train_epoch(epoch)
+                scored = self._validate(epoch) if _is_due(epoch, epochs, N_VALIDATIONS) else []
+                if scored or _is_due(epoch, epochs, N_REPORTS):
+                    self._report(epoch, trained, scored)
         if not self.replicas.flat.isfinite().all():
             raise _diverged(f"epoch {epochs}: every parameter", self.last_loss)
-        if self.recipe.keep_best:
-            self.best.restore()
+        self.best.restore()
+        self.kept.hand_over()
         self.replicas.release()
 
-    def _train_epoch(self, epoch: int) -> list[dict[str, float]]:
+    def _train_epoch(self, epoch: int) -> list[Figures]:
         """One pass over the data; what there is to report of each replica."""
         kl_weight = self.recipe.kl_weight_at(epoch, self.budget.epochs)
-        weight = kl_weight / len(self.budget.train)
-        learning_rate = self.recipe.learning_rate_at(epoch, self.budget.epochs)
-        steps, sizes = [], []
+        weight = kl_weight / self.n_examples
+        steps = []
         for inputs, targets in self.batches.epoch([s.order for s in self.streams]):
-            draws = zip(self.replicas.models, inputs, self.streams, strict=True)
-            noise = torch.stack([model.draw_noise(x, s.noise) for model, x, s in draws])
-            steps.append(torch.stack(self.replicas.backward(inputs, targets, noise, weight)))
-            sizes.append(inputs.shape[1])
+            steps.append(torch.stack(self._backward(inputs, targets, weight)))
             self._clip_gradients()
-            self.adam.step(learning_rate)
+            self._move()
         losses = torch.stack(steps).double().cpu()  # (n_steps, 2, R); one wait for the GPU
         self._check(epoch, losses[:, 0] + weight * losses[:, 1])
-        nlls, kls = torch.tensordot(torch.tensor(sizes).double(), losses, dims=1) / sum(sizes)
+        sizes = torch.tensor(self.batches.sizes).double()
+        nlls, kls = (torch.tensordot(sizes, losses, dims=1) / self.n_examples).tolist()
         if not self.recipe.reports_kl:
-            return [{"train_nll": nll} for nll in nlls.tolist()]
-        pairs = zip(nlls.tolist(), kls.tolist(), strict=True)
+            return [{"train_nll": nll} for nll in nlls]
+        pairs = zip(nlls, kls, strict=True)
         return [{"train_nll": nll, "kl": kl, "kl_weight": kl_weight} for nll, kl in pairs]
+
+    def _backward(self, inputs: torch.Tensor, targets: torch.Tensor, weight: float) -> Losses:
+        draws = zip(self.replicas.models, inputs, self.streams, strict=True)
+        noise = torch.stack([model.draw_noise(x, s.noise) for model, x, s in draws])
+        if self.adversarial_step is None:
+            return self.replicas.backward(inputs, targets, noise, weight)
+        return self.replicas.adversarial_backward(
+            inputs, targets, noise, weight, self.adversarial_step
+        )
 
     def _clip_gradients(self) -> None:
         norm = torch.linalg.vector_norm(self.replicas.grad, dim=1, keepdim=True)
         factor = norm.add_(1e-6).reciprocal_().mul_(MAX_GRAD_NORM).clamp_(max=1.0)
         self.replicas.grad.mul_(factor)
+
+    def _move(self) -> None:
+        """One step of the optimiser, and a sample where one is due."""
+        progress = self.step / self.n_steps
+        self.step += 1
+        self.optimiser.step(self.recipe.learning_rate_at(self.step, self.n_steps), progress)
+        if self.step in self.sample_steps:
+            self.kept.keep()
+            if len(self.validation):
+                self.kept_outputs.append(self.validation.outputs(self.replicas))
 
     def _check(self, epoch: int, losses: torch.Tensor) -> None:
         """Losses of an epoch, ``(n_steps, R)``, must be finite."""
@@ -145,84 +202,53 @@ class _Training:
                 raise _diverged(f"epoch {epoch}, step {step}: the loss", self.last_loss)
             self.last_loss = total
 
-    def _validate_and_report(self, epoch: int, figures: list[dict[str, float]]) -> None:
-        """Keep the best parameters of each replica, and tell what is known at this epoch."""
-        outputs = self._validate(epoch) if len(self.budget.validation) else []
-        n_members = len(self.problems) // len(self.reports)
-        for i, report in enumerate(self.reports):
-            members = slice(i * n_members, (i + 1) * n_members)
-            means = {
-                name: sum(f[name] for f in figures[members]) / n_members for name in figures[0]
-            }
-            if outputs:
-                targets = self.problems[i * n_members].validation.targets
-                mixture = torch.cat(outputs[members])
-                means = self.budget.likelihood.scores(mixture, targets) | means
-            report(epoch, means)
-
-    def _validate(self, epoch: int) -> list[torch.Tensor]:
-        outputs, scores = [], []
-        replicas = zip(self.replicas.models, self.problems, self.streams, strict=True)
-        for model, problem, streams in replicas:
-            split = problem.validation
-            with torch.no_grad():
-                model.eval()
-                n_samples = self.recipe.n_validation_samples
-                rng = torch.Generator().manual_seed(streams.validation)
-                outputs.append(model.sample(split.inputs, n_samples, rng=rng))
-                model.train()
-                log_prob = self.budget.likelihood.log_prob(outputs[-1], split.targets)
-            scores.append((log_prob.logsumexp(0) - math.log(n_samples)).mean())
-        score = torch.stack(scores)
+    def _validate(self, epoch: int) -> list[Figures]:
+        """What is known of each report's replicas at this epoch; the best are kept."""
+        with torch.no_grad():
+            own = [model.figures() for model in self.replicas.models]
+        figures = [_mean(own[members]) for members in self._members()]
+        if not len(self.validation):
+            return figures
+        outputs = torch.cat(self.kept_outputs, dim=1) if self.kept_outputs else None
+        if outputs is None:
+            outputs = self.validation.outputs(self.replicas)
+        score = self.validation.score(outputs)
         if score.isnan().any():
             raise _diverged(f"epoch {epoch}: the validation log-likelihood", self.last_loss)
-        if self.recipe.kl_weight_at(epoch, self.budget.epochs) == 1.0:
+        if self.recipe.keep_best and self.recipe.kl_weight_at(epoch, self.budget.epochs) == 1.0:
             self.best.update(score)  # before, the objective is not the ELBO yet
-        return outputs
+        return [
+            self.validation.scores(outputs, members) | more
+            for members, more in zip(self._members(), figures, strict=True)
+        ]
+
+    def _members(self) -> list[slice]:
+        """The replicas that each report speaks for."""
+        n_members = len(self.problems) // len(self.reports)
+        return [slice(i, i + n_members) for i in range(0, len(self.problems), n_members)]
+
+    def _report(self, epoch: int, trained: list[Figures], scored: list[Figures]) -> None:
+        for i, (report, members) in enumerate(zip(self.reports, self._members(), strict=True)):
+            figures = _mean(trained[members])
+            if figures.get("kl") is not None and figures["train_nll"] != 0:
+                kl = figures["kl_weight"] * figures["kl"] / self.n_examples
+                figures["kl_over_nll"] = kl / figures["train_nll"]
+            report(epoch, (scored[i] if scored else {}) | figures)
+
+
+def _is_due(epoch: int, epochs: int, n: int) -> bool:
+    """At about ``n`` epochs, evenly spaced, and at the last one."""
+    return epoch % math.ceil(epochs / n) == 0 or epoch == epochs
+
+
+def _mean(figures: Sequence[Figures]) -> Figures:
+    """Of the members of an ensemble."""
+    return {name: sum(f[name] for f in figures) / len(figures) for name in figures[0]}
 
 
 def _diverged(what: str, last_loss: float) -> DivergedError:
     hint = "try a lower learning rate or check the scale of the inputs"
     return DivergedError(f"{what} must be finite, but is not (last loss {last_loss:g}); {hint}")
-
-
-class _Minibatches:
-    """Minibatches of R training splits, each in an order of its own."""
-
-    def __init__(self, splits: Sequence[Split], batch_size: int) -> None:
-        self.n = len(splits[0])
-        self.sizes = _batch_sizes(self.n, batch_size)
-        distinct = {id(split): split for split in splits}  # ensemble members share one
-        rows = {key: row for row, key in enumerate(distinct)}
-        self.offsets = torch.tensor([[rows[id(split)] * self.n] for split in splits])
-        stacked = list(distinct.values())
-        if len(stacked) == 1:
-            self.inputs, self.targets = stacked[0].inputs, stacked[0].targets
-        else:
-            self.inputs = torch.cat([split.inputs for split in stacked])
-            self.targets = torch.cat([split.targets for split in stacked])
-
-    def epoch(self, rngs: Sequence[torch.Generator]) -> Iterator[Batch]:
-        """All examples once, ``(R, batch_size, ...)`` at a time; the last batch may be smaller."""
-        orders = torch.stack([torch.randperm(self.n, generator=rng) for rng in rngs])
-        orders = (orders + self.offsets).to(self.inputs.device)
-        for index in orders.split_with_sizes(self.sizes, dim=1):
-            rows = index.reshape(-1)
-            inputs = self.inputs.index_select(0, rows)
-            targets = self.targets.index_select(0, rows)
-            yield (
-                inputs.view(*index.shape, *inputs.shape[1:]),
-                targets.view(*index.shape, *targets.shape[1:]),
-            )
-
-
-def _batch_sizes(n: int, batch_size: int) -> list[int]:
-    """Full batches and the rest; a rest of one joins the batch before, for batch norm's sake."""
-    full, rest = divmod(n, batch_size)
-    sizes = [batch_size] * full + ([rest] if rest else [])
-    if rest == 1 and full and batch_size > 1:
-        sizes[-2:] = [batch_size + 1]
-    return sizes
 
 
 class _Best:

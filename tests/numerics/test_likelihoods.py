@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
+from sklearn.metrics import log_loss
 from torch.distributions import Categorical as TorchCategorical
-from torch.distributions import Normal
+from torch.distributions import Independent, MixtureSameFamily, Normal
 
 from bhnbench.likelihoods import MIN_SCALE, Categorical, Gaussian
 
@@ -81,6 +82,33 @@ def test_categorical_scores_average_probabilities_not_logits():
     probability = torch.softmax(torch.tensor([0.0, 1.0]), 0)[1].item() / 2
     assert scores["nll"] == pytest.approx(-math.log(probability), rel=1e-5)
     assert scores["accuracy"] == 0
+
+
+def test_categorical_scores_are_those_of_the_mean_probabilities(rng):
+    logits = 3 * torch.randn(20, 50, 4, generator=rng, dtype=torch.float64)
+    targets = torch.randint(4, (50,), generator=rng)
+    scores = Categorical(4).scores(logits, targets)
+    probs = torch.softmax(logits, -1).mean(0)
+    assert scores["nll"] == pytest.approx(log_loss(targets, probs, labels=range(4)))
+    assert scores["accuracy"] == pytest.approx(
+        100 * (probs.argmax(-1) == targets).double().mean().item()
+    )
+    assert scores["brier"] == pytest.approx(
+        (probs - torch.nn.functional.one_hot(targets, 4)).square().sum(-1).mean().item()
+    )
+
+
+@pytest.mark.parametrize("n", [1, 9])
+def test_gaussian_log_likelihood_is_that_of_torchs_mixture(rng, n):
+    outputs = torch.randn(30, n, 4, generator=rng, dtype=torch.float64)
+    targets = torch.randn(n, 2, generator=rng, dtype=torch.float64)
+    mean, sd = (values.transpose(0, 1) for values in Gaussian().split(outputs))
+    mixture = MixtureSameFamily(
+        TorchCategorical(logits=torch.zeros(n, 30, dtype=torch.float64)),
+        Independent(Normal(mean, sd), 1),
+    )
+    expected = mixture.log_prob(targets).mean().item()
+    assert Gaussian().scores(outputs, targets)["log_likelihood"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("likelihood", [Categorical(3), Gaussian()])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -14,10 +15,14 @@ from bhnbench.contract import Method, Predictive, Problem, Split
 from bhnbench.errors import ContractError
 from bhnbench.likelihoods import Gaussian
 from bhnbench.testing.problems import make_problem
+from bhnbench_methods.bayes_by_backprop import BayesByBackprop
 from bhnbench_methods.bayesian_hypernet import BayesianHypernet
 from bhnbench_methods.deep_ensemble import DeepEnsemble
 from bhnbench_methods.maximum_likelihood import MaximumLikelihood
 from bhnbench_methods.mc_dropout import MCDropout
+from bhnbench_methods.models import structure
+from bhnbench_methods.sgld import SGLD
+from bhnbench_methods.snapshot_ensemble import SnapshotEnsemble
 
 METHODS = [
     MaximumLikelihood(weight_decay=0.1),
@@ -25,6 +30,8 @@ METHODS = [
     DeepEnsemble(n_members=2),
     BayesianHypernet(width=8, data_init=True),
     BayesianHypernet(width=8, flow="iaf"),
+    BayesianHypernet(width=8, flow="spline", n_coupling_layers=2),
+    BayesianHypernet(width=8, target="weights", n_draws=3),
 ]
 by_name = pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 
@@ -78,6 +85,93 @@ def test_many_fits_equal_a_loop(method: Method, case: str) -> None:
             assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9)
 
 
+class Activated(nn.Module):
+    def __init__(self, activation: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.activation = nn.Linear(2, 8), nn.Linear(8, 3), activation
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.last(self.activation(self.first(inputs)))
+
+
+def sequential(activation: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 8), activation, nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize(
+    "networks",
+    [
+        (lambda: sequential(nn.ReLU()), lambda: sequential(nn.Tanh())),
+        (lambda: sequential(nn.LeakyReLU(0.1)), lambda: sequential(nn.LeakyReLU(0.9))),
+        (lambda: Activated(torch.relu), lambda: Activated(torch.tanh)),
+    ],
+    ids=["modules", "settings", "functions"],
+)
+@by_name
+def test_networks_of_equal_shapes_keep_their_own_forward(
+    method: Method, networks: tuple[Callable[[], nn.Module], ...]
+) -> None:
+    problems = [
+        replace(make_problem("classification", epochs=5, dtype=torch.float64), network=network)
+        for network in networks
+    ]
+    fits, _ = fit_many(method, problems)
+    for seed, (problem, together) in enumerate(zip(problems, fits, strict=True)):
+        alone, _ = fit(method, problem, seed)
+        torch.testing.assert_close(samples(together, problem), samples(alone, problem))
+
+
+@by_name
+def test_models_of_one_architecture_have_one_structure(method: Method) -> None:
+    """However their network was made: otherwise replicas would never be trained together."""
+    problems = [
+        replace(make_problem("images", seed=s), network=lambda: make_problem("images").network())
+        for s in range(2)
+    ]
+    first, second = (structure(method.make_model(problem)) for problem in problems)
+    assert first == second
+
+
+class Branching(nn.Module):
+    """Asks for the value of a tensor, which no vmap can tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 8), nn.Linear(8, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(inputs).tanh()
+        return self.last(hidden / 2 if hidden.abs().max() > 2 else hidden)  # that is never
+
+
+class Straight(Branching):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(inputs).tanh())
+
+
+@pytest.mark.filterwarnings("ignore::bhnbench.errors.PosteriorWarning")
+@pytest.mark.parametrize(
+    "method",
+    [
+        DeepEnsemble(n_members=3),
+        DeepEnsemble(n_members=2, adversarial_step=0.01),
+        BayesByBackprop(),
+        BayesianHypernet(width=8),
+        MCDropout(),
+        SGLD(n_kept=3),
+        SnapshotEnsemble(n_cycles=2),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_a_network_that_vmap_cannot_run_gives_what_another_does(method: Method) -> None:
+    problem = make_problem("classification", epochs=4, dtype=torch.float64)
+    branching, straight = (
+        samples(fit(method, replace(problem, network=network))[0], problem)
+        for network in (Branching, Straight)
+    )
+    torch.testing.assert_close(branching, straight)
+
+
 def test_ensemble_of_one_equals_its_member() -> None:
     problem = make_problem("images")
     ensemble, log = fit(DeepEnsemble(n_members=1), problem)
@@ -118,6 +212,28 @@ def test_warm_start_of_another_method_is_refused(method: Method) -> None:
         fit(method, problem, start=start)
 
 
+@pytest.mark.filterwarnings("ignore::bhnbench.errors.PosteriorWarning")
+def test_warm_start_of_a_method_with_the_same_model_is_refused() -> None:
+    """What samples or anneals differently left parameters that mean something else."""
+    problem = make_problem("classification", epochs=4)
+    starts = [fit(method, problem)[0] for method in (SGLD(n_kept=2), SnapshotEnsemble())]
+    with pytest.raises(ContractError, match="but got one of SGLD"):
+        fit(MaximumLikelihood(), problem, start=starts[0])
+    with pytest.raises(ContractError, match="but got one of SnapshotEnsemble"):
+        fit(MaximumLikelihood(), problem, start=starts[1])
+    with pytest.raises(ContractError, match="but got one of MaximumLikelihood"):
+        fit(SnapshotEnsemble(), problem, start=fit(MaximumLikelihood(), problem)[0])
+
+
+@by_name
+def test_warm_start_from_a_pickle(method: Method) -> None:
+    problem = make_problem("classification", epochs=2)
+    start, _ = fit(method, problem)
+    expected, _ = fit(method, problem, start=start)
+    again, _ = fit(method, problem, start=pickle.loads(pickle.dumps(start)))
+    torch.testing.assert_close(samples(again, problem), samples(expected, problem))
+
+
 def test_warm_start_of_another_architecture_is_refused() -> None:
     problem = make_problem("classification")
     start, _ = fit(BayesianHypernet(width=8), problem)
@@ -140,7 +256,11 @@ def test_global_random_state_is_untouched_and_unused(method: Method) -> None:
     torch.testing.assert_close(second, first, rtol=0, atol=0)
 
 
-@by_name
+@pytest.mark.parametrize(
+    "method",
+    [method for method in METHODS if getattr(method, "target", "gains") == "gains"],
+    ids=lambda method: type(method).__name__,
+)
 def test_frozen_parameters_and_bare_ones(method: Method) -> None:
     """A frozen parameter keeps its value; a bare one is trained."""
 
@@ -157,7 +277,8 @@ def test_frozen_parameters_and_bare_ones(method: Method) -> None:
 
     problem = replace(make_problem("regression", epochs=5), network=Network)
     fitted, _ = fit(method, problem)
-    network = (fitted.members[0] if isinstance(method, DeepEnsemble) else fitted).network
+    model = fitted.members[0] if isinstance(method, DeepEnsemble) else fitted
+    network = (model.target if isinstance(method, BayesianHypernet) else model).network
     assert network.offset.item() == 0.25
     assert network.raw_scale.item() != 0
     raw_scale = fitted.sample(problem.train.inputs, 1, rng=rng())[0, :, 1]
@@ -166,7 +287,9 @@ def test_frozen_parameters_and_bare_ones(method: Method) -> None:
 
 @by_name
 def test_more_weight_decay_or_precision_gives_smaller_weights(method: Method) -> None:
-    name = "prior_precision" if isinstance(method, BayesianHypernet) else "weight_decay"
+    name = "weight_decay"
+    if isinstance(method, BayesianHypernet):  # precision holds values at the prior's centre
+        name, method = "prior_precision", replace(method, prior_mean="zero")
     problem = replace(make_problem("classification", epochs=60), batch_size=48)
     sizes = []
     for value in (0.01, 1000.0):
@@ -190,7 +313,7 @@ def test_supports() -> None:
         "it needs a Linear or Conv layer, but the network has none"
     )
     assert BayesianHypernet().supports(one_unit) == (
-        "flow realnvp needs two units or more, but the network has one"
+        "flow realnvp needs two gains or more, but the network has one"
     )
     assert BayesianHypernet(flow="affine").supports(one_unit) is None
 
@@ -256,7 +379,7 @@ def test_bayesian_linear_regression_is_exact(flow: str) -> None:
 
     n_samples = 10_000
     eps = torch.randn(n_samples, 2, dtype=torch.float64, generator=rng(5))
-    gains, kl = fitted.gains_and_kl(eps)
+    gains, kl = fitted.values_and_kl(eps)
     means = gains @ features.mT
     log_lik = torch.distributions.Normal(means, NOISE_SD).log_prob(targets.squeeze()).sum(1)
     elbo = log_lik - kl

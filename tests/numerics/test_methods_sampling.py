@@ -1,32 +1,29 @@
-"""Posterior samples: chunks, gradients, dropout's rate, the ensemble's mixture, pickling."""
+"""Posterior samples: the bound on memory, the ensemble's mixture, pickling."""
 
 from __future__ import annotations
 
-import math
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
-from torch import nn
 
 from bhnbench.contract import Method, Predictive, Problem
+from bhnbench.errors import ContractError
 from bhnbench.testing.problems import make_problem
 from bhnbench_methods import predictive
 from bhnbench_methods.bayesian_hypernet import BayesianHypernet
 from bhnbench_methods.deep_ensemble import DeepEnsemble
+from bhnbench_methods.dropout import Dropout
+from bhnbench_methods.laplace import Laplace
 from bhnbench_methods.maximum_likelihood import MaximumLikelihood
-from bhnbench_methods.mc_dropout import MCDropout, _DropoutModel
+from bhnbench_methods.sgld import SGLD
+from bhnbench_methods.sparse_variational_dropout import SparseVariationalDropout
 
-METHODS = [
-    MaximumLikelihood(),
-    MCDropout(rate=0.3),
-    DeepEnsemble(n_members=3),
-    BayesianHypernet(initial_sd=0.5, width=8),
-    BayesianHypernet(initial_sd=0.5, width=8, flow="iaf"),
-]
-by_name = pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+needs_laplace = pytest.mark.skipif(
+    find_spec("laplace") is None, reason="laplace-torch is not installed; `make setup` does it"
+)
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -37,17 +34,40 @@ def fit(method: Method, problem: Problem) -> Predictive:
     return method.fit(problem, rng=rng(), report=lambda step, metrics: None)
 
 
-@by_name
-@pytest.mark.parametrize("kind", ["classification", "images"])
-@pytest.mark.parametrize("max_activations", [1, 300, 2000])
-def test_chunks_do_not_matter(
-    method: Method, kind: str, max_activations: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    problem = make_problem(kind, dtype=torch.float64)
-    inputs, fitted = problem.validation.inputs, fit(method, problem)
-    expected = fitted.sample(inputs, 7, rng=rng(1))
-    monkeypatch.setattr(predictive, "MAX_ACTIVATIONS", max_activations)
-    torch.testing.assert_close(fitted.sample(inputs, 7, rng=rng(1)), expected)
+def linear(inputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return inputs @ weights.view(3, 2)
+
+
+def test_many_samples_of_few_inputs_are_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is the same for all of them is computed once."""
+    calls = []
+
+    def layers(inputs: torch.Tensor, gains: torch.Tensor) -> torch.Tensor:
+        calls.append(inputs.shape)
+        return inputs * gains
+
+    predictive.sample_outputs(
+        layers, torch.randn(500, 3), lambda n: torch.randn(n, 3), 100, n_random=3, n_activations=50
+    )
+    assert calls == [(500, 3)]
+
+
+def test_what_is_drawn_does_not_depend_on_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictive, "MAX_DRAWN", 60)
+    drawn = []
+    for n_inputs in (0, 1, 1000):
+        blocks: list[int] = []
+
+        def draw(n: int, blocks: list[int] = blocks) -> torch.Tensor:
+            blocks.append(n)
+            return torch.randn(n, 6)
+
+        outputs = predictive.sample_outputs(
+            linear, torch.randn(n_inputs, 3), draw, 25, n_random=6, n_activations=5
+        )
+        assert outputs.shape == (25, n_inputs, 2)
+        drawn.append(blocks)
+    assert drawn == [[10, 10, 5]] * 3
 
 
 def test_a_chunk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +79,12 @@ def test_a_chunk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         sizes.append(len(inputs))
         return outputs
 
+    blocks: list[int] = []
+
+    def draw(n: int) -> torch.Tensor:
+        blocks.append(n)
+        return torch.randn(n, 6)
+
     calls: list[int] = []
     vmap = predictive.vmap
 
@@ -67,29 +93,77 @@ def test_a_chunk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         return vmap(run, in_dims=in_dims, chunk_size=chunk_size)
 
     monkeypatch.setattr(predictive, "MAX_ACTIVATIONS", 50)
+    monkeypatch.setattr(predictive, "MAX_DRAWN", 60)
     monkeypatch.setattr(predictive, "vmap", counting)
-    outputs = predictive.sample_outputs(layer, torch.randn(25, 3), torch.randn(40, 6), 5)
+    outputs = predictive.sample_outputs(
+        layer, torch.randn(25, 3), draw, 40, n_random=6, n_activations=5
+    )
     assert outputs.shape == (40, 25, 2)
+    assert sum(blocks) == 40
+    assert max(blocks) * 6 <= 60
     assert max(sizes) * calls[0] * 5 <= 50
 
 
-@by_name
-def test_gradient_in_inputs_is_that_of_finite_differences(method: Method) -> None:
-    problem = make_problem("classification", dtype=torch.float64)
-    fitted = fit(method, problem)
-    inputs = problem.validation.inputs[:2].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: fitted.sample(x, 3, rng=rng(1)), (inputs,))
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_what_cannot_be_vmapped_runs_sample_by_sample(
+    as_dict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the samples of vmap, which is tried for the first of many chunks only."""
+    monkeypatch.setattr(predictive, "MAX_ACTIVATIONS", 50)
+    monkeypatch.setattr(predictive, "MAX_DRAWN", 60)
+    n_attempts = 0
+
+    def plain(inputs: torch.Tensor, weights: torch.Tensor | dict) -> torch.Tensor:
+        return linear(inputs, weights["w"] if isinstance(weights, dict) else weights).tanh()
+
+    def branching(inputs: torch.Tensor, weights: torch.Tensor | dict) -> torch.Tensor:
+        nonlocal n_attempts
+        outputs = plain(inputs, weights)
+        n_attempts += torch._C._functorch.is_batchedtensor(outputs)
+        return outputs / 2 if outputs.abs().max() > 2 else outputs  # never: both are one function
+
+    def sample(run: Callable) -> torch.Tensor:
+        random = rng()
+
+        def draw(n: int) -> torch.Tensor | dict:
+            drawn = torch.randn(n, 6, generator=random)
+            return {"w": drawn} if as_dict else drawn
+
+        return predictive.sample_outputs(run, inputs, draw, 25, n_random=6, n_activations=5)
+
+    inputs = torch.randn(30, 3)
+    torch.testing.assert_close(sample(branching), sample(plain))
+    assert n_attempts == 1
 
 
-@by_name
-def test_pickle_gives_the_same_samples(method: Method) -> None:
-    problem = make_problem("images")
+def test_an_error_of_the_network_itself_is_told() -> None:
+    with pytest.raises(RuntimeError, match="shape"):
+        predictive.sample_outputs(
+            linear, torch.randn(5, 4), lambda n: torch.randn(n, 6), 2, n_random=6, n_activations=5
+        )
+
+
+@pytest.mark.parametrize("n_samples", [0, -1])
+@pytest.mark.parametrize(
+    "method",
+    [
+        MaximumLikelihood(),
+        Dropout(),
+        DeepEnsemble(n_members=2),
+        DeepEnsemble(n_members=1),
+        BayesianHypernet(width=8),
+        SparseVariationalDropout(),
+        pytest.param(Laplace(), marks=needs_laplace),
+        SGLD(n_kept=2),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+@pytest.mark.filterwarnings("ignore::bhnbench.errors.PosteriorWarning")
+def test_at_least_one_sample_must_be_asked_for(method: Method, n_samples: int) -> None:
+    problem = make_problem("classification", epochs=2)
     fitted = fit(method, problem)
-    inputs = problem.validation.inputs
-    copy = pickle.loads(pickle.dumps(fitted))
-    torch.testing.assert_close(
-        copy.sample(inputs, 4, rng=rng(1)), fitted.sample(inputs, 4, rng=rng(1)), rtol=0, atol=0
-    )
+    with pytest.raises(ContractError, match="n_samples must be at least 1, but got"):
+        fitted.sample(problem.train.inputs, n_samples, rng=rng())
 
 
 def test_a_pickle_holds_one_model_only() -> None:
@@ -120,47 +194,3 @@ def test_ensemble_samples_cycle_through_the_members() -> None:
     doubled = fitted.sample(inputs, 6, rng=rng())
     again = problem.likelihood.scores(doubled, problem.validation.targets)
     assert again == pytest.approx(mixture, rel=1e-5)
-
-
-def linear_hidden() -> nn.Module:
-    return nn.Sequential(nn.Linear(2, 50), nn.Linear(50, 3))
-
-
-def test_dropout_keeps_its_rate_and_the_mean_of_what_it_drops() -> None:
-    """Inverted dropout: the mean over masks of a linear network is the network itself."""
-    rate, n_samples = 0.3, 20_000
-    problem = make_problem("classification", dtype=torch.float64)
-    problem = replace(problem, network=linear_hidden)
-    torch.manual_seed(0)
-    model = _DropoutModel(problem, rate, 0.0).eval()
-    inputs = problem.train.inputs[:4]
-    masks = model.draw_noise(inputs.expand(n_samples // 4, -1, -1).flatten(0, 1), rng())
-    standard_error = math.sqrt(rate * (1 - rate) / masks.numel())
-    assert abs(masks.mean().item() - (1 - rate)) < 4 * standard_error
-    with torch.no_grad():
-        samples = model.sample(inputs, n_samples, rng=rng(1))
-        expected = model.network(inputs)
-    error = samples.std(0) / math.sqrt(n_samples)
-    assert ((samples.mean(0) - expected).abs() < 4.5 * error).all()
-    # var = rate / (1 - rate) * sum_j (w_j h_j)^2, by hand
-    hidden = model.network[0](inputs)
-    contributions = hidden.unsqueeze(1) * model.network[1].layer.weight
-    variance = rate / (1 - rate) * contributions.square().sum(-1)
-    torch.testing.assert_close(samples.var(0), variance, rtol=0.1, atol=0)
-
-
-def test_no_input_is_dropped_and_one_mask_serves_all_inputs() -> None:
-    problem = make_problem("classification", dtype=torch.float64)
-    model = _DropoutModel(problem, 0.5, 0.0).eval()
-    assert len(model.gates) == 1
-    inputs = problem.train.inputs[:1].expand(5, -1)
-    samples = model.sample(inputs, 6, rng=rng())
-    torch.testing.assert_close(samples, samples[:, :1].expand_as(samples))
-    assert samples[:, 0].unique(dim=0).shape[0] > 1
-
-
-def test_in_training_every_example_has_a_mask_of_its_own() -> None:
-    problem = make_problem("classification")
-    masks = _DropoutModel(problem, 0.5, 0.0).draw_noise(problem.train.inputs[:8], rng())
-    assert masks.unique(dim=0).shape[0] > 1
-    assert set(masks.unique().tolist()) == {0.0, 1.0}

@@ -15,14 +15,27 @@ from bhnbench.contract import Problem, Split
 from bhnbench.errors import DivergedError, StopRunError
 from bhnbench.likelihoods import Categorical
 from bhnbench.testing.problems import make_problem
-from bhnbench_methods.adam import Adam
+from bhnbench_methods import replicas as replicas_module
 from bhnbench_methods.bayesian_hypernet import BayesianHypernet, _HypernetModel
+from bhnbench_methods.dropout_model import DropoutModel
 from bhnbench_methods.maximum_likelihood import MaximumLikelihood
-from bhnbench_methods.mc_dropout import MCDropout, _DropoutModel
+from bhnbench_methods.mc_dropout import MCDropout
+from bhnbench_methods.minibatches import Minibatches, batch_sizes
 from bhnbench_methods.models import Model, PointModel
+from bhnbench_methods.optimisers import Adam
 from bhnbench_methods.replicas import Replicas
+from bhnbench_methods.schedules import (
+    Schedule,
+    cool_down,
+    cosine_cycles,
+    late_in_cycles,
+    polynomial_decay,
+    tenfold_decay,
+    warm_up,
+)
 from bhnbench_methods.streams import Streams
-from bhnbench_methods.training import MAX_GRAD_NORM, Recipe, _batch_sizes, _Training, train
+from bhnbench_methods.training import MAX_GRAD_NORM, Recipe, _Training, train
+from bhnbench_methods.validation import MAX_ROWS, Validation
 
 CPU = torch.device("cpu")
 
@@ -44,7 +57,7 @@ def point(problem: Problem) -> Model:
 
 
 def dropout(problem: Problem) -> Model:
-    return _DropoutModel(problem, rate=0.4, weight_decay=0.7)
+    return MCDropout(rate=0.4, weight_decay=0.7).make_model(problem)
 
 
 def hypernet(problem: Problem) -> Model:
@@ -62,7 +75,7 @@ def test_minibatch_objective_is_unbiased(
     replicas = Replicas([model], problem.likelihood.log_prob)
     inputs, targets = problem.train.inputs, problem.train.targets
     noise = model.draw_noise(inputs, rng())
-    per_example = isinstance(model, _DropoutModel)
+    per_example = isinstance(model, DropoutModel)
 
     def objective(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
         used = noise[rows] if per_example else noise
@@ -198,32 +211,180 @@ def test_divergence_in_the_last_step_is_seen() -> None:
         MaximumLikelihood().fit(problem, rng=rng(), report=silent)
 
 
+class Log(list[tuple[int, dict[str, float]]]):
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.append((step, dict(metrics)))
+
+    def steps(self, metric: str) -> list[int]:
+        return [step for step, metrics in self if metric in metrics]
+
+
 @pytest.mark.parametrize(
-    ("epochs", "steps"), [(1, [1]), (3, [1, 2, 3]), (45, [*range(3, 46, 3)]), (21, None)]
+    ("epochs", "validated"),
+    [(1, [1]), (3, [1, 2, 3]), (45, [*range(3, 46, 3)]), (21, [*range(2, 21, 2), 21])],
 )
-def test_reports_about_twenty_times(epochs: int, steps: list[int] | None) -> None:
-    seen: list[int] = []
+def test_every_epoch_is_reported_and_about_twenty_are_validated(
+    epochs: int, validated: list[int]
+) -> None:
+    log = Log()
     problem = make_problem("regression", n=8, epochs=epochs)
-    MaximumLikelihood().fit(problem, rng=rng(), report=lambda step, metrics: seen.append(step))
-    assert seen == (steps or [*range(2, 21, 2), 21])
+    MaximumLikelihood().fit(problem, rng=rng(), report=log)
+    assert log.steps("train_nll") == [*range(1, epochs + 1)]
+    assert log.steps("log_likelihood") == validated
+
+
+def test_of_many_epochs_about_a_hundred_are_reported() -> None:
+    log = Log()
+    problem = make_problem("regression", n=8, epochs=250)
+    MaximumLikelihood().fit(problem, rng=rng(), report=log)
+    assert log.steps("log_likelihood") == [*range(13, 250, 13), 250]
+    assert log.steps("train_nll") == sorted({*range(3, 250, 3), *range(13, 250, 13), 250})
 
 
 def test_what_is_reported() -> None:
-    seen: list[dict[str, float]] = []
-
-    def report(step: int, metrics: Mapping[str, float]) -> None:
-        seen.append(dict(metrics))
-
+    log = Log()
     problem = make_problem("regression", epochs=4)
-    MaximumLikelihood().fit(problem, rng=rng(), report=report)
-    assert set(seen[-1]) == {"log_likelihood", "rmse", "train_nll"}
-    BayesianHypernet(width=8, kl_annealing=True).fit(problem, rng=rng(), report=report)
-    assert set(seen[-1]) == {"log_likelihood", "rmse", "train_nll", "kl", "kl_weight"}
-    assert [metrics["kl_weight"] for metrics in seen[-4:]] == pytest.approx([0.001, 0.501, 1, 1])
+    MaximumLikelihood().fit(problem, rng=rng(), report=log)
+    assert set(log[-1][1]) == {"log_likelihood", "rmse", "train_nll"}
+    BayesianHypernet(width=8, kl_annealing=True).fit(problem, rng=rng(), report=log)
+    seen = [metrics for _, metrics in log[-4:]]
+    terms = {"train_nll", "kl", "kl_weight", "kl_over_nll"}
+    assert set(seen[-1]) >= {"log_likelihood", "rmse"} | terms
+    assert [metrics["kl_weight"] for metrics in seen] == pytest.approx([0, 0.5, 1, 1])
+    for metrics in seen:  # the two terms of mean nll + weight * kl / n
+        expected = metrics["kl_weight"] * metrics["kl"] / 48 / metrics["train_nll"]
+        assert metrics["kl_over_nll"] == pytest.approx(expected)
     no_validation = Split(problem.train.inputs[:0], problem.train.targets[:0])
     problem = replace(problem, validation=no_validation)
-    MaximumLikelihood().fit(problem, rng=rng(), report=report)
-    assert set(seen[-1]) == {"train_nll"}
+    MaximumLikelihood().fit(problem, rng=rng(), report=log)
+    assert set(log[-1][1]) == {"train_nll"}
+
+
+class Counted(PointModel):
+    """Tells a number of its own, another one for each model."""
+
+    def figures(self) -> dict[str, float]:
+        return {"first_weight": next(self.parameters()).flatten()[0].item()}
+
+
+def test_a_models_own_figures_are_reported_where_it_is_validated() -> None:
+    problem = make_problem("regression", n=8, epochs=40)
+    models = [Counted(problem, 0.0) for _ in range(4)]
+    logs = [Log(), Log()]
+    own = [streams(i) for i in range(4)]
+    train(models, [problem] * 4, own, logs, recipe(keep_best=False))
+    for log, pair in zip(logs, (models[:2], models[2:]), strict=True):
+        assert log.steps("first_weight") == log.steps("rmse") == [*range(2, 41, 2)]
+        mean = sum(model.figures()["first_weight"] for model in pair) / 2
+        assert log[-1][1]["first_weight"] == pytest.approx(mean)
+
+
+def test_a_zero_nll_has_no_ratio() -> None:
+    """A likelihood that is certain of everything."""
+
+    class Certain(Categorical):
+        def log_prob(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return 0 * super().log_prob(outputs, targets)
+
+    log = Log()
+    problem = replace(make_problem("classification", epochs=1), likelihood=Certain(3))
+    BayesianHypernet(width=8).fit(problem, rng=rng(), report=log)
+    assert log[-1][1]["train_nll"] == 0
+    assert "kl_over_nll" not in log[-1][1]
+
+
+def test_validation_is_thinned_evenly_and_shared_by_members() -> None:
+    rows = torch.arange(2500.0).unsqueeze(1)
+    problem = replace(make_problem("regression"), validation=Split(rows, rows))
+    validation = Validation([problem, problem], n_samples=1)
+    used = validation.splits[0].inputs.squeeze(1)
+    assert len(validation) == MAX_ROWS == len(used.unique())
+    gaps = used.diff().unique().tolist()
+    assert gaps == [2, 3]
+    assert used[0] == 0
+    assert used[-1] >= 2497
+    assert validation.splits[0] is validation.splits[1]
+
+
+@pytest.mark.parametrize("max_vmapped", [0, 2**20])
+@pytest.mark.parametrize("make", [point, dropout, hypernet])
+def test_validation_of_stacked_models_is_that_of_each(
+    make: Callable[[Problem], Model], max_vmapped: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batched call, with data, parameters and batch norm buffers of each model's own."""
+    problems = [make_problem("images", seed=s, dtype=torch.float64) for s in range(3)]
+    models = [make(problem) for problem in problems]
+    for model in models:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.data += torch.rand(buffer.shape, generator=rng(), dtype=buffer.dtype)
+    alone = [
+        Validation([problem], 4).outputs(Replicas([model], problem.likelihood.log_prob))
+        for model, problem in zip(models, problems, strict=True)
+    ]
+    monkeypatch.setattr(replicas_module, "MAX_VMAPPED", max_vmapped)
+    replicas = Replicas(models, problems[0].likelihood.log_prob)
+    together = Validation(problems, 4).outputs(replicas)
+    torch.testing.assert_close(together, torch.cat(alone))
+    assert all(model.training for model in models)
+
+
+def test_adversarial_inputs_go_up_the_slope_within_each_inputs_range() -> None:
+    """Against the definition, written out for a linear model whose slope is known."""
+    problem = make_problem("classification", n=12, dtype=torch.float64)
+    inputs, targets = problem.train.inputs, problem.train.targets
+    problem = replace(problem, network=lambda: nn.Linear(2, 3, dtype=torch.float64))
+    models = [PointModel(problem, 0.7) for _ in range(2)]
+    expected = []
+    for model in models:
+        weight, bias = (p.detach().clone().requires_grad_() for p in model.network.parameters())
+        logits = inputs @ weight.mT + bias
+        slope = (logits.softmax(-1) - nn.functional.one_hot(targets, 3)) @ weight  # dnll/dx
+        ranges = inputs.max(0).values - inputs.min(0).values
+        shifted = (inputs + 0.1 * ranges * slope.sign()).detach()
+        loss = (
+            nn.functional.cross_entropy(logits, targets)
+            + nn.functional.cross_entropy(shifted @ weight.mT + bias, targets)
+            + 0.7 / 2 * weight.square().sum() / 12
+        )
+        grads = torch.autograd.grad(loss, (weight, bias))
+        expected.append(torch.cat([grad.flatten() for grad in grads]))
+    own = [streams(i) for i in range(2)]
+    training = _Training(models, [problem] * 2, own, [silent] * 2, recipe(adversarial_step=0.1))
+    both = inputs.expand(2, -1, -1), targets.expand(2, -1)
+    nll, _ = training._backward(*both, weight=1 / 12)
+    torch.testing.assert_close(training.replicas.grad, torch.stack(expected))
+    plain, _ = training.replicas.backward(*both, torch.empty(2, 0), 1 / 12)
+    torch.testing.assert_close(nll, plain)  # what is reported is that of the data
+
+
+@pytest.mark.parametrize("make", [point, dropout, hypernet])
+def test_gradients_one_by_one_are_those_of_all_together(
+    make: Callable[[Problem], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large models are faster one by one; batch norm's statistics move the same way too."""
+    problems = [make_problem("images", seed=s, dtype=torch.float64) for s in range(3)]
+    inputs = torch.stack([problem.train.inputs for problem in problems])
+    targets = torch.stack([problem.train.targets for problem in problems])
+    results = []
+    for max_vmapped in (0, 2**20):
+        monkeypatch.setattr(replicas_module, "MAX_VMAPPED", max_vmapped)
+        torch.manual_seed(0)
+        models = [make(problem) for problem in problems]
+        noise = torch.stack(
+            [model.draw_noise(x, rng()) for model, x in zip(models, inputs, strict=True)]
+        )
+        replicas = Replicas(models, problems[0].likelihood.log_prob)
+        losses = replicas.adversarial_backward(inputs, targets, noise, 0.1, torch.tensor(0.01))
+        results.append([*losses, replicas.grad, *replicas.state()])
+    torch.testing.assert_close(*results)
+
+
+def test_input_ranges_are_those_of_each_replica() -> None:
+    splits = [Split(torch.rand(5, 2, generator=rng(i)) * (i + 1), torch.zeros(5)) for i in (0, 1)]
+    batches = Minibatches([splits[1], splits[0], splits[1]], batch_size=2)
+    expected = [s.inputs.amax(0) - s.inputs.amin(0) for s in (splits[1], splits[0], splits[1])]
+    torch.testing.assert_close(batches.input_ranges(), torch.stack(expected).unsqueeze(1))
 
 
 def test_reported_train_nll_is_the_mean_over_examples() -> None:
@@ -248,13 +409,26 @@ def test_report_can_end_the_fit() -> None:
 
 
 def test_learning_rate_falls_tenfold() -> None:
-    decayed = recipe(lr_decay=True)
-    rates = [decayed.learning_rate_at(epoch, 5) for epoch in range(1, 6)]
+    decayed = recipe(lr_schedule=tenfold_decay)
+    rates = [decayed.learning_rate_at(step, 5) for step in range(1, 7)]
     assert rates[0] == pytest.approx(1e-2)
-    assert rates[-1] == pytest.approx(1e-3)
+    assert rates[5] == pytest.approx(1e-3)  # where a sixth step would be
     assert rates[1] / rates[0] == pytest.approx(rates[4] / rates[3])
-    assert decayed.learning_rate_at(1, 1) == pytest.approx(1e-2)
     assert recipe().learning_rate_at(3, 5) == 1e-2
+    assert polynomial_decay(0) == 1
+    assert polynomial_decay(1) == pytest.approx(0.1)
+
+
+def test_cycles_restart_at_their_first_step() -> None:
+    """21 steps in 3 cycles: from the whole rate down, half of it in the middle."""
+    cycles, late = cosine_cycles(3), late_in_cycles(3, 0.5)
+    rates = [cycles(step / 21) for step in range(21)]
+    assert rates[:7] == pytest.approx([0.5 * (1 + math.cos(math.pi * i / 7)) for i in range(7)])
+    assert rates[7:14] == pytest.approx(rates[:7])
+    assert rates[14:] == pytest.approx(rates[:7])
+    assert [late(step / 21) for step in range(7)] == [0, 0, 0, 0, 1, 1, 1]
+    for n_cycles in range(1, 50):  # rounding puts no restart into the cycle before
+        assert cosine_cycles(n_cycles)(7 / n_cycles) == pytest.approx(1)
 
 
 def test_every_example_is_used_once_an_epoch() -> None:
@@ -282,14 +456,24 @@ def test_every_example_is_used_once_an_epoch() -> None:
 )
 def test_no_batch_of_one_is_left_over(n: int, batch_size: int, sizes: list[int]) -> None:
     """Batch norm cannot train on a single example."""
-    assert _batch_sizes(n, batch_size) == sizes
+    assert batch_sizes(n, batch_size) == sizes
 
 
 def test_the_kl_has_its_full_weight_in_the_second_half() -> None:
     """Only those epochs may be kept: the result is a fit of the ELBO."""
-    recipe = Recipe(learning_rate=1e-3, kl_annealing=True)
+    recipe = Recipe(learning_rate=1e-3, kl_schedule=warm_up(0, 0.5))
     whole = [epoch for epoch in range(1, 41) if recipe.kl_weight_at(epoch, 40) == 1.0]
     assert whole == list(range(21, 41))
+
+
+@pytest.mark.parametrize("schedule", [warm_up(0, 0.5), warm_up(0.025, 0.1), cool_down(100, 0.8)])
+@pytest.mark.parametrize("epochs", [1, 2, 4])
+def test_the_last_epoch_has_the_weights_of_the_elbo(schedule: Schedule, epochs: int) -> None:
+    """However few there are: what is kept is a fit of the ELBO."""
+    recipe = Recipe(learning_rate=1e-3, kl_schedule=schedule)
+    assert recipe.kl_weight_at(epochs, epochs) == 1.0
+    if epochs > 1:
+        assert recipe.kl_weight_at(1, epochs) == schedule(0.0)
 
 
 def test_a_default_hypernet_learns_from_few_labels() -> None:
