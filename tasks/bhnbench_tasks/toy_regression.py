@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
-import numpy as np
 import torch
 
+from bhnbench.calibration import calibration_table
 from bhnbench.contract import (
     Checkpoint,
     Draw,
@@ -26,40 +24,84 @@ from bhnbench.contract import (
     Task,
 )
 from bhnbench.likelihoods import Gaussian
-from bhnbench.metrics import LOG_LIKELIHOOD, RMSE
-from bhnbench.space import Int, setting
-from bhnbench_tasks.figures import draw_predictive_bands
-from bhnbench_tasks.networks import Homoscedastic
+from bhnbench.space import Choice, Float, Int, setting
+from bhnbench_tasks.curves import CURVES, Curve
+from bhnbench_tasks.figures.bands import draw_predictive_bands
+from bhnbench_tasks.networks import NOISES, regression_network
+from bhnbench_tasks.regression_scores import METRICS, draw_calibration, regression_scores
+from bhnbench_tasks.scaling import Scaling
 from bhnbench_tasks.streams import spawn
 
-NOISE_SD = 0.02
 N_HOLDOUT = 1000
 N_CROSSES = 50  # training points that the figure shows
+N_GRID = 201
+SD_INSIDE = Metric(
+    "sd_inside", "minimize", "", "mean sd of the mean function where there are data"
+)
+SD_OUTSIDE = Metric(
+    "sd_outside", "maximize", "", "mean sd of the mean function where there are none"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyRegression(Task):
-    """The curve of Blundell et al. (2015), "Weight uncertainty in neural networks", figure 5.
+    """A noisy curve of one input, scored where there are data and drawn where there are none.
 
-    y = x + 0.3 sin(2 pi (x + e)) + 0.3 sin(4 pi (x + e)) + e with e ~ N(0, 0.02^2) and x uniform
-    on [0, 0.5]. Training, validation and test examples are fresh draws, 1000 for each holdout.
-    The network is 1-50-1 with ReLU and one learned noise scale, as in Krueger et al. (2017),
-    "Bayesian hypernetworks", figure 1. Scores are taken where there are data; the figure shows
-    the predictive on [-0.5, 1.5], where there mostly are none.
+    ``curve`` is one of (e is N(0, noise_sd^2); a number of examples, epochs or units that is null
+    is the one in brackets):
 
-    Departures: 100 epochs instead of 1000, so that a run takes seconds; the noise scale is an
-    ordinary parameter of the network, which a method may treat as random or not. The noise
-    enters the sines too, so its size depends on x: a single scale is misspecified, as published.
+    - ``blundell``: y = x + 0.3 sin(2 pi (x + e)) + 0.3 sin(4 pi (x + e)) + e, noise_sd 0.02, x
+      uniform on [0, 0.5], in its own units (1000 examples, 100 epochs, 50 units). Blundell et al.
+      (2015), "Weight uncertainty in neural networks", figure 5; the network is that of Krueger et
+      al. (2017), "Bayesian hypernetworks", figure 1. The noise enters the sines, so its size
+      depends on x: one scale for all inputs is misspecified, as published.
+    - ``cubic``: y = x^3 + e, noise_sd 3, x uniform on [-4, 4] (20, 1000, 100). Hernández-Lobato
+      and Adams (2015), "Probabilistic backpropagation", section 5.1; with noise_sd 9 it is the toy
+      of Pawlowski et al. (2017), "Implicit weight uncertainty in neural networks".
+    - ``sinusoids``: y = 0.01 x^1.5 sin(2.5 x) + 0.1 x - 1 + e / (0.5 x)^2, noise_sd 1, x uniform
+      on [6, 8] and [9, 12] (500, 200, 50): a second toy in the code of Krueger et al.
+    - ``gap``: y = cos(2 x) + 0.3 x + e, noise_sd 0.1, x uniform on [-2, -1] and [1, 2] (100, 500,
+      50). The curve is ours; the question, whether a method doubts between two groups of data, is
+      that of Foong et al. (2019), "'In-between' uncertainty in Bayesian neural networks". Who
+      joins the groups by a line is wrong.
+
+    All but ``blundell`` are given to networks standardised by the training examples and scored
+    in their own units. Training, validation and test examples are fresh draws of the same curve,
+    1000 for each holdout. The network has one hidden layer and, with ``noise: homoscedastic``, one
+    learned noise scale; with ``heteroscedastic`` a scale for each input. ``sd_inside`` and
+    ``sd_outside`` are the standard deviation over posterior samples of the mean function, averaged
+    over the figure's grid: where there are data, which should leave little doubt, and where there
+    are none. Log-likelihood, rmse and calibration are those of test points where there are data.
+
+    Departures: as many steps as make a run take seconds, instead of 1000 epochs for ``blundell``,
+    40 for ``cubic``, at a learning rate of 0.1, and 20 000 steps for ``sinusoids``; ReLU and 50
+    units there instead of ten of tanh. The noise scale is learned also where the papers give it,
+    as an ordinary parameter, which a method may treat as random or not.
     """
 
-    n_train: int = setting(1000, "training examples", valid=Int(1, 100_000))
-    epochs: int = setting(100, "passes over the training examples", valid=Int(1, 100_000))
+    curve: str = setting("blundell", "the curve", valid=Choice(*CURVES))
+    noise_sd: float | None = setting(
+        None, "standard deviation of the noise; null for the curve's own", valid=Float(1e-6, 1e6)
+    )
+    noise: str = setting("homoscedastic", "the noise that the network has", valid=Choice(*NOISES))
+    n_train: int | None = setting(
+        None, "training examples; null for the curve's own", valid=Int(2, 100_000)
+    )
+    epochs: int | None = setting(
+        None, "passes over the training examples; null for the curve's own", valid=Int(1, 100_000)
+    )
     batch_size: int = setting(32, "examples in a minibatch", valid=Int(1, 100_000))
-    n_hidden: int = setting(50, "units of the hidden layer", valid=Int(1, 10_000))
+    n_hidden: int | None = setting(
+        None, "units of the hidden layer; null for the curve's own", valid=Int(1, 10_000)
+    )
     n_samples: int = setting(100, "posterior samples at scoring", valid=Int(1, 100_000))
 
-    metrics: ClassVar[tuple[Metric, ...]] = (LOG_LIKELIHOOD, RMSE)
-    figures: ClassVar[Mapping[str, Draw]] = {"predictive_bands": draw_predictive_bands}
+    version: ClassVar[str] = "2"
+    metrics: ClassVar[tuple[Metric, ...]] = (*METRICS, SD_INSIDE, SD_OUTSIDE)
+    figures: ClassVar[Mapping[str, Draw]] = {
+        "predictive_bands": draw_predictive_bands,
+        "calibration": draw_calibration,
+    }
 
     def evaluate(
         self,
@@ -72,54 +114,75 @@ class ToyRegression(Task):
     ) -> Outcome:
         """Fit once; its steps are epochs."""
         train_rng, validation_rng, test_rng, score_rng, grid_rng = spawn(rng, 5)
-        problem = self._problem(
-            draw_curve(self.n_train, train_rng), draw_curve(N_HOLDOUT, validation_rng)
-        )
-        predictive = fit(problem, report=report)
-        scored = problem.validation if holdout == "validation" else draw_curve(N_HOLDOUT, test_rng)
-        outputs = predictive.sample(scored.inputs, self.n_samples, rng=score_rng)
+        curve = CURVES[self.curve]
+        train = self._draw(self.n_train or curve.n_train, train_rng)
+        validation = self._draw(N_HOLDOUT, validation_rng)
+        scaling = Scaling.of(train) if curve.is_scaled else Scaling.none(train)
+        predictive = fit(self._problem(scaling, train, validation), report=report)
+
+        scored = validation if holdout == "validation" else self._draw(N_HOLDOUT, test_rng)
+        means, sds = self._predict(predictive, scaling, scored.inputs, score_rng)
+        grid = torch.linspace(*curve.shown, N_GRID).unsqueeze(-1)
+        band = predictive_band(curve, grid, *self._predict(predictive, scaling, grid, grid_rng))
         return Outcome(
-            scores=problem.likelihood.scores(outputs, scored.targets),
+            scores=regression_scores(means, sds, scored.targets) | doubt(curve, band),
             tables={
-                "predictive_band": predictive_band(predictive, self.n_samples, grid_rng),
-                "training_points": _columns(problem.train),
+                "predictive_band": {name: column.numpy() for name, column in band.items()},
+                "training_points": _columns(train),
+                "calibration": calibration_table(means, sds, scored.targets),
             },
         )
 
-    def _problem(self, train: Split, validation: Split) -> Problem:
+    def _draw(self, n: int, rng: torch.Generator) -> Split:
+        curve = CURVES[self.curve]
+        noise_sd = curve.noise_sd if self.noise_sd is None else self.noise_sd
+        return curve.draw(n, noise_sd, rng)
+
+    def _problem(self, scaling: Scaling, train: Split, validation: Split) -> Problem:
+        curve = CURVES[self.curve]
         return Problem(
-            train=train,
-            validation=validation,
+            train=scaling.apply(train),
+            validation=scaling.apply(validation),
             likelihood=Gaussian(),
-            network=partial(Homoscedastic, self.n_hidden),
-            epochs=self.epochs,
+            network=regression_network(self.noise, 1, self.n_hidden or curve.n_hidden),
+            epochs=self.epochs or curve.epochs,
             batch_size=self.batch_size,
         )
 
+    def _predict(
+        self, predictive: Predictive, scaling: Scaling, inputs: torch.Tensor, rng: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means and standard deviations of the mixture, ``(n_samples, n, 1)``."""
+        outputs = predictive.sample(scaling.apply_to_inputs(inputs), self.n_samples, rng=rng)
+        return scaling.predictions(outputs)
 
-def draw_curve(n: int, rng: torch.Generator) -> Split:
-    """``n`` fresh examples: inputs and targets ``(n, 1)``."""
-    x = 0.5 * torch.rand(n, 1, generator=rng)
-    noise = NOISE_SD * torch.randn(n, 1, generator=rng)
-    phase = 2 * math.pi * (x + noise)
-    return Split(x, x + 0.3 * torch.sin(phase) + 0.3 * torch.sin(2 * phase) + noise)
 
+def predictive_band(
+    curve: Curve, grid: torch.Tensor, means: torch.Tensor, sds: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """The predictive over a grid, float64 ``(n,)`` each.
 
-def predictive_band(predictive: Predictive, n_samples: int, rng: torch.Generator) -> Table:
-    """The predictive over a grid: x, mean, mean_sd (of the mean function), sd (noise too)."""
-    grid = torch.linspace(-0.5, 1.5, 201).unsqueeze(-1)
-    outputs = predictive.sample(grid, n_samples, rng=rng).detach()
-    means, noise_sds = (t.squeeze(-1).double() for t in Gaussian().split(outputs))
+    Returns:
+        ``x``; ``truth``, the curve without noise; ``mean``; ``mean_sd`` of the mean function;
+        ``sd``, with the noise.
+    """
     mean_variance = means.var(0, correction=0)
     columns = {
-        "x": grid.squeeze(-1),
+        "x": grid.double(),
+        "truth": curve.truth(grid.double()),
         "mean": means.mean(0),
         "mean_sd": mean_variance.sqrt(),
-        "sd": (mean_variance + noise_sds.square().mean(0)).sqrt(),
+        "sd": (mean_variance + sds.square().mean(0)).sqrt(),
     }
-    return {name: column.numpy() for name, column in columns.items()}
+    return {name: column.squeeze(-1) for name, column in columns.items()}
 
 
-def _columns(split: Split) -> dict[str, np.ndarray]:
+def doubt(curve: Curve, band: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """``sd_inside`` and ``sd_outside``, in the unit of the targets."""
+    inside, sd = curve.is_inside(band["x"]), band["mean_sd"]
+    return {"sd_inside": sd[inside].mean().item(), "sd_outside": sd[~inside].mean().item()}
+
+
+def _columns(split: Split) -> Table:
     inputs, targets = split.inputs[:N_CROSSES, 0], split.targets[:N_CROSSES, 0]
     return {"x": inputs.numpy().copy(), "y": targets.numpy().copy()}

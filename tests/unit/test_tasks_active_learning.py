@@ -8,11 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from bhnbench_doubles import fits
 
+from bhnbench.contract import Split
 from bhnbench.errors import DataError, StopRunError
 from bhnbench.seeds import make_rng
-from bhnbench_tasks import active_learning
-from bhnbench_tasks.active_learning import ActiveLearning, draw_balanced, summarise
+from bhnbench_tasks import image_task
+from bhnbench_tasks.active_learning import (
+    ActiveLearning,
+    draw_balanced,
+    labels_to_error,
+    summarise,
+)
 from bhnbench_tasks.datasets import load_dataset
 
 SMALL = ActiveLearning(n_rounds=3, n_candidates=None, n_samples=8)
@@ -73,12 +80,15 @@ class Fit:
         self.rng = make_rng(fit=seed)
         self.problems: list = []
         self.warm_starts: list = []
+        self.results: list = []
 
     def __call__(self, problem, *, report=None, warm_start=None):
         self.problems.append(problem)
         self.warm_starts.append(warm_start)
-        if self.predictive is not None:
-            return self.predictive
+        self.results.append(self.predictive or self._noise(warm_start))
+        return self.results[-1]
+
+    def _noise(self, warm_start):
         weights = torch.randn(64, 10, generator=self.rng)
         return Noise(weights if warm_start is None else 0.5 * (weights + warm_start.weights))
 
@@ -105,17 +115,68 @@ def acquired(outcome) -> np.ndarray:
 def test_an_oracle_is_always_right(holdout):
     outcome = evaluate(SMALL, Fit(Doubt()), holdout=holdout)
     assert outcome.scores == pytest.approx(
-        {"area_under_curve": 100, "accuracy": 100, "nll": 0}, abs=1e-4
+        {
+            "area_under_curve": 100,
+            "accuracy": 100,
+            "nll": 0,
+            "labels_to_10_error": 20,
+            "labels_to_5_error": 20,
+        },
+        abs=1e-4,
     )
     curve = outcome.tables["learning_curve"]
     assert curve["n_labels"].tolist() == [20, 30, 40, 50]
     assert curve["accuracy"].tolist() == [100] * 4
 
 
-@pytest.mark.parametrize("acquisition", ["bald", "max_entropy", "variation_ratio", "mean_sd"])
+@dataclass
+class Apprentice(Doubt):
+    """Right about the classes of which it has seen a telling image, and in doubt about those.
+
+    The telling images are the last two of each class.
+    """
+
+    train: Split | None = None
+
+    def sample(self, inputs, n_samples, *, rng):
+        logits = super().sample(inputs, n_samples, rng=rng)
+        pool, targets = load_dataset("digits").train.inputs, logits[0].argmax(-1)
+        classes = load_dataset("digits").train.targets
+        telling = torch.cat([torch.nonzero(classes == c)[-2:, 0] for c in range(10)])
+        seen = torch.cdist(self.train.inputs, pool[telling]).min(0).values == 0
+        known = set(classes[telling][seen].tolist())
+        unknown = torch.tensor([t not in known for t in targets.tolist()])
+        logits[:, unknown] = torch.roll(logits, 1, dims=-1)[:, unknown]
+        doubtful = torch.cdist(inputs, pool[telling]).min(-1).values == 0
+        logits[::3, doubtful] = 0  # two samples in three agree
+        return logits
+
+
+@pytest.mark.parametrize("acquisition", ["bald", "batch_bald"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_to_know_what_is_informative_beats_chance(acquisition, seed):
+    """A planted informative image teaches a class; 2 in 100 are."""
+    found = {}
+    for name in (acquisition, "random"):
+        fit = fits.Fit(lambda problem: Apprentice(train=problem.train))
+        outcome = fits.run_task(replace(SMALL, acquisition=name), fit, seed=seed)
+        found[name] = outcome.scores
+    assert found[acquisition]["area_under_curve"] > found["random"]["area_under_curve"] + 20
+    assert found[acquisition]["labels_to_10_error"] <= 50 < found["random"]["labels_to_10_error"]
+
+
+@pytest.mark.parametrize(
+    "acquisition", ["bald", "batch_bald", "max_entropy", "variation_ratio", "mean_sd"]
+)
 def test_the_doubtful_class_is_acquired(acquisition):
-    outcome = evaluate(replace(SMALL, acquisition=acquisition), Fit(Doubt(doubtful=3)))
-    assert load_dataset("digits").train.targets[acquired(outcome)].tolist() == [3] * 30
+    task = replace(SMALL, acquisition=acquisition)
+    outcome = evaluate(task, Fit(Doubt(doubtful=3)))
+    bought = load_dataset("digits").train.targets[acquired(outcome)]
+    if acquisition == "batch_bald":  # the label of one of them settles the doubt about all
+        assert (bought[::10] == 3).all()
+        assert (bought == 3).sum() < 10
+    else:
+        assert bought.tolist() == [3] * 30
 
 
 def test_acquired_points_leave_the_pool():
@@ -156,9 +217,10 @@ def test_the_initial_labels_are_balanced(n, spread):
     assert set(rows) != set(draw_balanced(targets, n, make_rng(seed=2)))
 
 
-def test_samples_that_agree_acquire_at_random():
+@pytest.mark.parametrize("acquisition", ["bald", "batch_bald", "mean_sd"])
+def test_samples_that_agree_acquire_at_random(acquisition):
     """BALD of a deterministic method is rounding noise, which must not choose."""
-    bald = evaluate(SMALL, Fit(Doubt()))
+    bald = evaluate(replace(SMALL, acquisition=acquisition), Fit(Doubt()))
     random = evaluate(replace(SMALL, acquisition="random"), Fit(Doubt()))
     np.testing.assert_array_equal(acquired(bald), acquired(random))
 
@@ -179,12 +241,23 @@ def test_a_fit_sees_few_validation_images():
     assert torch.equal(fit.problems[-1].validation.targets, validation.targets[:100])
 
 
-@pytest.mark.parametrize(("restart", "warm"), [("warm", True), ("fresh", False)])
-def test_restart(restart, warm):
+@pytest.mark.parametrize(
+    ("restart", "starts"),
+    [
+        ("warm", [None, 0, 1, 2]),
+        ("fresh", [None] * 4),
+        ("pretrained", [None, 0, 0, 0]),
+        ("deterministic", [None] * 4),
+    ],
+)
+def test_restart(restart, starts):
+    """Each fit goes on from the result of that fit."""
     fit = Fit()
     evaluate(replace(SMALL, restart=restart), fit)
-    assert fit.warm_starts[0] is None
-    assert [start is not None for start in fit.warm_starts[1:]] == 3 * [warm]
+    expected = [None if start is None else fit.results[start] for start in starts]
+    assert [start is other for start, other in zip(fit.warm_starts, expected, strict=True)] == [
+        True
+    ] * 4
 
 
 def test_every_round_is_reported():
@@ -203,9 +276,29 @@ def test_the_area_is_the_mean_accuracy_by_the_trapezoid_rule():
         {"n_labels": 20.0, "accuracy": 100.0, "nll": 1.0},
         {"n_labels": 50.0, "accuracy": 100.0, "nll": 0.5},
     ]
-    assert summarise(curve)["area_under_curve"] == pytest.approx((50 * 10 + 100 * 30) / 40)
-    assert summarise(curve)["nll"] == 0.5
-    assert summarise(curve[:1])["area_under_curve"] == 0
+    assert summarise(curve, 10)["area_under_curve"] == pytest.approx((50 * 10 + 100 * 30) / 40)
+    assert summarise(curve, 10)["nll"] == 0.5
+    assert summarise(curve, 10)["labels_to_10_error"] == 19
+    assert summarise(curve, 10)["labels_to_5_error"] == 19.5
+    assert summarise(curve[:1], 10)["area_under_curve"] == 0
+    assert summarise(curve[:1], 10)["labels_to_5_error"] == 20
+
+
+@pytest.mark.parametrize(
+    ("errors", "labels"),
+    [
+        ([40, 20, 4, 2], 36.25),  # three eighths short of 40: 20 - 16 share = 10
+        ([40, 20, 10, 2], 40),
+        ([10, 20, 4, 2], 20),
+        ([5, 20, 30, 40], 20),  # the first time counts, even if it was luck
+        ([40, 9, 30, 9], 20 + 10 * 30 / 31),
+        ([40, 30, 20, 10.1], 60),  # never: the labels at the end, and a round
+        ([40, 30, 20, 10], 50),
+    ],
+)
+def test_labels_to_an_error_are_read_off_the_curve(errors, labels):
+    n_labels = np.array([20.0, 30.0, 40.0, 50.0])
+    assert labels_to_error(n_labels, np.array(errors, float), 10, 10) == pytest.approx(labels)
 
 
 def test_the_start_depends_on_the_seed_alone():
@@ -233,8 +326,17 @@ def test_random_acquisition_is_the_same_for_all_methods():
     )
 
 
-@pytest.mark.parametrize("restart", ["warm", "fresh"])
-@pytest.mark.parametrize("acquisition", ["bald", "random"])
+@pytest.mark.parametrize(
+    ("restart", "acquisition"),
+    [
+        ("warm", "bald"),
+        ("warm", "random"),
+        ("warm", "batch_bald"),
+        ("fresh", "bald"),
+        ("pretrained", "bald"),
+        ("deterministic", "bald"),
+    ],
+)
 @pytest.mark.parametrize("killed_in", [1, 2, 4])
 def test_a_killed_run_ends_with_exactly_the_same_numbers(restart, acquisition, killed_in):
     task = replace(SMALL, restart=restart, acquisition=acquisition)
@@ -273,7 +375,7 @@ def test_a_search_does_not_touch_test_rows(monkeypatch):
         raise DataError("the test split was read")
 
     dataset = replace(load_dataset("digits"), read_test=poisoned)
-    monkeypatch.setattr(active_learning, "load_dataset", lambda name: dataset)
+    monkeypatch.setattr(image_task, "load_dataset", lambda name: dataset)
     evaluate(SMALL, Fit(), holdout="validation")
     with pytest.raises(DataError, match="was read"):
         evaluate(SMALL, Fit(), holdout="test")

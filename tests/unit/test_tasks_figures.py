@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bhnbench.contract import Outcome
-from bhnbench_tasks.figures import draw_learning_curve, draw_predictive_bands
+from bhnbench_tasks.figures.bands import draw_predictive_bands
+from bhnbench_tasks.figures.lines import draw_learning_curve
 
 
 def curve(shift: float) -> Outcome:
@@ -20,7 +21,7 @@ def curve(shift: float) -> Outcome:
 
 def band() -> Outcome:
     x = np.linspace(-0.5, 1.5, 9)
-    columns = {"x": x, "mean": x, "mean_sd": 0 * x + 0.1, "sd": 0 * x + 0.2}
+    columns = {"x": x, "truth": x, "mean": x, "mean_sd": 0 * x + 0.1, "sd": 0 * x + 0.2}
     return Outcome({}, {"predictive_band": columns, "training_points": {"x": x[:3], "y": x[:3]}})
 
 

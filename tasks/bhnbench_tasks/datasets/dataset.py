@@ -6,21 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bhnbench.contract import Holdout, Split
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a data set comes from, and what is known of it without reading it."""
-
-    digest: str
-    n_train: int
-    load: Callable[[], Dataset]
-    prepare: Callable[[], object]  # fetches and checks every file
+from bhnbench_tasks.datasets.source import Source
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with classes: inputs ``(n, height * width)`` float32 in [0, 1], targets ``(n,)``.
+    """Images with classes: inputs ``(n, n_inputs)`` float32 in [0, 1], targets ``(n,)``.
+
+    An image of several channels lies channel by channel: ``(n_channels, height, width)``. A user's
+    own vectors of d features are images of shape ``(1, d)``, and need not lie in [0, 1].
 
     The test split is no field: a search asks for ``holdout("validation")`` and cannot meet it.
     """
@@ -31,12 +25,22 @@ class Dataset:
     n_classes: int
     image_shape: tuple[int, int]
     read_test: Callable[[], Split] = field(repr=False)
+    n_channels: int = 1
 
     @property
     def n_inputs(self) -> int:
-        """Pixels in an image."""
-        return self.image_shape[0] * self.image_shape[1]
+        """Numbers in an image."""
+        return self.n_channels * self.image_shape[0] * self.image_shape[1]
 
     def holdout(self, name: Holdout) -> Split:
         """The split to score on; the test split is read only when it is asked for."""
         return self.read_test() if name == "test" else self.validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource(Source[Dataset]):
+    """Where a data set of images comes from."""
+
+    n_train: int
+    image_shape: tuple[int, int]
+    n_channels: int = 1

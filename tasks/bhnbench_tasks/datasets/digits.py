@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
-import torch
-
 from bhnbench.contract import Split
 from bhnbench.errors import DataError
-from bhnbench_tasks.datasets.dataset import Dataset, Source
+from bhnbench_tasks.datasets.dataset import Dataset, ImageSource
+from bhnbench_tasks.datasets.order import shuffled
 
 N_TRAIN = 1000  # validation 399, test 398
+IMAGE_SHAPE = (8, 8)
 DIGEST = "609562171178772ef96714dc9f7f2b620f8b586b1d0072f01bed0207ea98b068"
 _DEAL = {"train": range(5), "validation": range(5, 7), "test": range(7, 9)}  # of nine rows
 
@@ -28,7 +28,7 @@ def load() -> Dataset:
         train=splits["train"],
         validation=splits["validation"],
         n_classes=10,
-        image_shape=(8, 8),
+        image_shape=IMAGE_SHAPE,
         read_test=_read_test,
     )
 
@@ -39,6 +39,7 @@ def _read_test() -> Split:
 
 @cache
 def _splits() -> dict[str, Split]:
+    import torch
     from sklearn.datasets import load_digits  # takes 1.5 s to import
 
     images, labels = load_digits(return_X_y=True)
@@ -50,10 +51,10 @@ def _splits() -> dict[str, Split]:
 
 def _deal(labels: list[int]) -> dict[str, list[int]]:
     """Shuffle the rows once and for ever, then deal out each class 5 : 2 : 2."""
-    shuffled = sorted(range(len(labels)), key=lambda row: hashlib.sha256(b"%d" % row).digest())
-    by_class = sorted(shuffled, key=lambda row: labels[row])
+    rows = shuffled(len(labels))
+    by_class = sorted(rows, key=lambda row: labels[row])
     dealt = {row: place % 9 for place, row in enumerate(by_class)}
-    return {name: [r for r in shuffled if dealt[r] in share] for name, share in _DEAL.items()}
+    return {name: [r for r in rows if dealt[r] in share] for name, share in _DEAL.items()}
 
 
 def _check(splits: list[Split]) -> None:
@@ -67,4 +68,11 @@ def _check(splits: list[Split]) -> None:
         )
 
 
-SOURCE = Source(DIGEST, N_TRAIN, load, prepare=_splits)
+SOURCE = ImageSource(
+    doc="Digits: 1797 handwritten digits of 8x8 pixels; with scikit-learn",
+    origin="E. Alpaydin and C. Kaynak, UCI repository (1998); bundled with scikit-learn",
+    load=load,
+    bundled_digest=DIGEST,
+    n_train=N_TRAIN,
+    image_shape=IMAGE_SHAPE,
+)

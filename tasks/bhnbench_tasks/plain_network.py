@@ -1,0 +1,32 @@
+"""A plain network, trained by maximum likelihood: what an attacker can make without a method."""
+
+from __future__ import annotations
+
+import torch
+
+from bhnbench.contract import Problem
+
+LEARNING_RATE = 1e-3
+
+
+def train_plain_network(problem: Problem, rng: torch.Generator) -> torch.nn.Module:
+    """The problem's network after its epochs of Adam; depends on the problem and ``rng`` alone."""
+    inputs, targets = problem.train.inputs, problem.train.targets
+    network = _initialised(problem, rng)
+    optimiser = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+    for _ in range(problem.epochs):
+        order = torch.randperm(len(targets), generator=rng)
+        for rows in torch.split(order, problem.batch_size):
+            optimiser.zero_grad()
+            loss = -problem.likelihood.log_prob(network(inputs[rows]), targets[rows]).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    return network.eval().requires_grad_(False)
+
+
+def _initialised(problem: Problem, rng: torch.Generator) -> torch.nn.Module:
+    """Modules draw from torch's global stream, which is left as it was."""
+    seed = int(torch.randint(2**63 - 1, (), generator=rng))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return problem.network().to(problem.train.inputs)

@@ -1,0 +1,210 @@
+"""Identity with predictives whose weights are known, and its exact posterior in other ways."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from bhnbench_doubles.fits import Fit, run_task
+
+from bhnbench.contract import Split
+from bhnbench.plugins import load_method
+from bhnbench.seeds import make_rng
+from bhnbench_tasks.figures.density import draw_posterior
+from bhnbench_tasks.identity import Identity, Product, draw, sample_weights, smaller_mode_mass
+from bhnbench_tasks.product_posterior import ProductPosterior
+
+TASK = Identity()
+EXACT = ProductPosterior(slope=1.0, precision=60.0, prior_sd=1.0)
+
+
+@dataclass
+class Weights:
+    """Draws of a and b from a function, put through the task's own network."""
+
+    draw: object
+    noise_sd: float = 0.5
+
+    def sample(self, inputs, n_samples, *, rng):
+        network = Product(self.noise_sd)
+        outputs = []
+        for a, b in self.draw(n_samples, rng).float():
+            with torch.no_grad():
+                network.a.weight.fill_(a)
+                network.b.weight.fill_(b)
+                outputs.append(network(inputs))
+        return torch.stack(outputs)
+
+
+def exact_samples(exact, n, rng):
+    """Points of a fine grid with the posterior's probabilities, moved within their squares."""
+    points = exact.grid(800).view(-1, 2)
+    rows = torch.multinomial(exact.log_density(points).softmax(0), n, True, generator=rng)
+    side = (points[1] - points[0]).abs().max()
+    return points[rows] + side * (torch.rand(n, 2, dtype=torch.float64, generator=rng) - 0.5)
+
+
+def run(draw_weights, task=None, **options):
+    """Of few samples: the predictive above loops over them."""
+    return run_task(task or Identity(n_samples=400), Weights(draw_weights), **options)
+
+
+def test_the_task_reads_the_weights_of_its_samples():
+    def alternate(n, rng):
+        return torch.tensor([[2.0, 0.5], [-1.0, -1.0]]).repeat(n // 2, 1)
+
+    outcome = run(alternate)
+    samples = outcome.tables["samples"]
+    np.testing.assert_array_equal(samples["a"], 200 * [2.0, -1.0])
+    np.testing.assert_array_equal(samples["b"], 200 * [0.5, -1.0])
+    assert outcome.scores["distance"] == 0
+    assert outcome.scores["smaller_mode_mass"] == 50
+    # a b = 1 is the truth: nothing is left but the noise that the likelihood expects
+    entropy_like = -math.log(0.5) - 0.5 * math.log(2 * math.pi)
+    assert outcome.scores["log_likelihood"] == pytest.approx(entropy_like, abs=1e-4)
+
+
+@pytest.mark.parametrize("holdout", ["validation", "test"])
+def test_the_exact_posterior_has_the_best_scores(holdout):
+    fit = Fit(lambda problem: Weights(lambda n, rng: exact_samples(found(problem), n, rng)))
+
+    def found(problem):
+        return ProductPosterior.of(problem.train, 0.5, 1.0)
+
+    outcome = run_task(Identity(n_samples=1000), fit, holdout=holdout)
+    scores = outcome.scores
+    share = outcome.scores["smaller_mode_mass"] / 100
+    assert share == pytest.approx(0.495, abs=5 * math.sqrt(0.25 / 1000))
+    assert scores["kl"] == pytest.approx(160 / 2000, abs=0.04)  # the bias of some 160 cells
+    exact = ProductPosterior.from_table(outcome.tables["posterior"])
+    precision = exact.precision
+    assert precision == pytest.approx(fit.problems[0].train.inputs.square().sum() / 0.25)
+    assert 0.5 < scores["distance"] * math.sqrt(precision * math.pi / 2) < 1.2
+
+
+def test_one_mode_of_two_costs_log_2_and_has_no_smaller_mode():
+    samples = exact_samples(EXACT, 20_000, make_rng(seed=1))
+    one = samples[(samples > 0).all(-1)]
+    assert smaller_mode_mass(one, EXACT) == 0
+    more = EXACT.kl_of(one) - EXACT.kl_of(samples)
+    assert more == pytest.approx(math.log(2), abs=0.02)
+
+
+def test_neither_the_prior_nor_a_wide_posterior_has_the_modes():
+    prior = torch.randn(20_000, 2, generator=make_rng(seed=1), dtype=torch.float64)
+    assert smaller_mode_mass(prior, EXACT) < 10
+    assert EXACT.kl_of(prior) > 10
+    assert smaller_mode_mass(torch.zeros(10, 2), EXACT) == 0
+
+
+@pytest.mark.parametrize("place", [0.0, 1.0, 1e6, -1e30])
+def test_the_divergence_of_a_point_is_finite(place):
+    kl = EXACT.kl_of(torch.full((10, 2), place, dtype=torch.float64))
+    assert math.isfinite(kl)
+    cell = EXACT.kl_of(torch.full((10, 2), min(max(place, -3.95), 3.95), dtype=torch.float64))
+    assert kl == cell  # far away is the edge
+
+
+def test_the_masses_are_those_of_numerical_integration():
+    from scipy.integrate import dblquad
+
+    def density(b, a):
+        return math.exp(-30 * (a * b - 1) ** 2 - (a * a + b * b) / 2)
+
+    def integral(low_a, high_a, low_b, high_b):
+        return dblquad(density, low_a, high_a, low_b, high_b, epsabs=1e-7)[0]
+
+    masses = EXACT.log_masses().exp().view(40, 40)
+    ratio = integral(1.0, 1.2, 0.8, 1.0) / integral(1.4, 1.6, 0.4, 0.6)
+    assert (masses[25, 24] / masses[27, 22]).item() == pytest.approx(ratio, rel=1e-2)
+    assert masses.sum().item() == pytest.approx(1)
+    torch.testing.assert_close(masses, masses.flip(0, 1))  # (a, b) and (-a, -b)
+    torch.testing.assert_close(masses, masses.mT)
+
+
+def test_the_region_holds_its_mass():
+    samples = exact_samples(EXACT, 20_000, make_rng(seed=2))
+    for mass in (0.5, 0.9, 0.99):
+        inside = EXACT.log_density(samples) >= EXACT.log_density_at_mass(mass)
+        error = math.sqrt(mass * (1 - mass) / 20_000)
+        assert inside.double().mean().item() == pytest.approx(mass, abs=5 * error)
+
+
+def test_the_posterior_is_that_of_the_likelihood_and_the_prior():
+    train = Split(torch.tensor([[1.0, 0], [-2, 0], [0.5, 0]]), torch.tensor([[1.5], [-1], [0.0]]))
+    exact = ProductPosterior.of(train, noise_sd=0.7, prior_sd=2.0)
+    weights = torch.randn(5, 2, generator=make_rng(seed=3), dtype=torch.float64)
+    means = weights.prod(-1, keepdim=True) * train.inputs[:, 0]
+    misfit = (train.targets[:, 0] - means).square().sum(-1) / 0.49
+    expected = -0.5 * (misfit + weights.square().sum(-1) / 4)
+    differences = exact.log_density(weights) - expected
+    torch.testing.assert_close(differences, differences[:1].expand(5))  # a constant
+
+
+def test_examples_do_not_ask_for_the_weights():
+    split = draw(1000, make_rng(seed=1))
+    assert split.inputs[:, 0].abs().max() <= 1.5
+    assert not split.inputs[:, 1].any()
+    torch.testing.assert_close(split.inputs[:, :1], split.targets)
+
+
+def test_the_network_fits_its_likelihood_and_can_be_pickled():
+    fit = Fit(lambda problem: Weights(lambda n, rng: torch.ones(n, 2)))
+    run_task(Identity(n_samples=10, noise_sd=0.3), fit)
+    (problem,) = fit.problems
+    network = pickle.loads(pickle.dumps(problem.network))()
+    outputs = network(problem.train.inputs)
+    means, sds = problem.likelihood.split(outputs)
+    a, b = network.a.weight.item(), network.b.weight.item()
+    torch.testing.assert_close(means, a * b * problem.train.inputs[:, :1])
+    torch.testing.assert_close(sds, torch.full_like(sds, 0.3))
+    problem.likelihood.log_prob(outputs, problem.train.targets).sum().backward()
+    slopes = network.a.weight.grad.item() * a, network.b.weight.grad.item() * b
+    assert slopes[0] == pytest.approx(slopes[1]) != 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("maximum_likelihood", {}),
+        ("mc_dropout", {"rate": 0.3}),
+        ("deep_ensemble", {"n_members": 3}),
+        ("sgld", {}),
+        ("bayes_by_backprop", {}),
+        ("bayesian_hypernet", {"target": "weights", "width": 8}),
+        ("bayesian_hypernet", {"target": "gains", "width": 8}),
+    ],
+    ids=str,
+)
+def test_the_weights_of_a_sample_explain_its_outputs(settings):
+    """Whatever a method does to the network: the a and b it is asked for give its means."""
+    name, configuration = settings
+    method = load_method(name)(**configuration)
+    predictives = []
+
+    def train(problem):
+        assert method.supports(problem) is None
+        predictives.append(
+            method.fit(problem, rng=make_rng(seed=1), report=lambda step, metrics: None)
+        )
+        return predictives[0]
+
+    fit = Fit(train)
+    run_task(Identity(epochs=3, n_samples=5), fit)
+    (problem,), (predictive,) = fit.problems, predictives
+    weights = sample_weights(predictive, 5, make_rng(seed=2))
+    outputs = predictive.sample(problem.train.inputs, 5, rng=make_rng(seed=2)).double()
+    expected = weights.prod(-1)[:, None] * problem.train.inputs[:, 0]
+    torch.testing.assert_close(outputs[..., 0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_figure_has_a_panel_a_method():
+    runs = [run(lambda n, rng: exact_samples(EXACT, n, rng)), run(lambda n, rng: torch.ones(n, 2))]
+    figure = draw_posterior({"exact": runs[:1], "point": runs[1:], "nothing": []})
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == ["exact", "point"]
+    assert panels[1].texts[0].get_text() == "smaller mode 0 %"
