@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from bhnbench.home import Home
+from bhnbench.interrupts import interrupts_deferred
 from bhnbench.leaderboard.plots import draw_figures
 from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import SweepRecord
@@ -49,9 +50,9 @@ def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) 
         ResourceError: the cluster can never satisfy the request of a run.
         LedgerError: the ledger cannot be opened, or no longer takes what is found.
     """
-    # All imports come first: one that Ctrl-C breaks off may leave its lock behind.
-    from bhnbench.engine.coordinator import Coordinator
-    from bhnbench.engine.sweep import open_cluster, run_to_the_end
+    with interrupts_deferred():
+        from bhnbench.engine.coordinator import Coordinator
+        from bhnbench.engine.sweep import open_cluster, run_to_the_end
 
     with ExitStack() as stack:
         slots = stack.enter_context(open_cluster(sweep.resources)) if anything_left else 0

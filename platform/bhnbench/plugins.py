@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 from bhnbench.contract import DataSource, Method, Task
 from bhnbench.errors import BhnbenchError, ContractError, UnknownPluginError, did_you_mean
+from bhnbench.interrupts import interrupts_deferred
 
 Kind = Literal["method", "task", "dataset"]
 
@@ -75,7 +76,8 @@ def load_target(kind: Kind, target: str) -> type:
 def _import(kind: Kind, target: str) -> Any:  # noqa: ANN401 - whatever is there
     module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        with interrupts_deferred():
+            return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a module may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ContractError(f"{kind} {target}: cannot be imported: {reason}") from error

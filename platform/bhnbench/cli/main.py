@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bhnbench.errors import BhnbenchError, InvalidSweepError, did_you_mean
+from bhnbench.interrupts import interrupts_deferred
 
 COMMANDS = {
     "sweep": ("bhnbench.cli.sweep:sweep", "Run what is left of a sweep."),
@@ -51,7 +52,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        with interrupts_deferred():
+            command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def resolve_command(
@@ -66,6 +68,13 @@ class LazyGroup(click.Group):
         """Help without importing anything."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:  # noqa: ANN401 - click's
+        """As click does, but Ctrl-C exits as it does in a command."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         """Turn our errors into exit codes."""

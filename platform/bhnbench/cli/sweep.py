@@ -12,6 +12,7 @@ import click
 
 from bhnbench.cli.options import console, duration, home_option, json_option, print_json
 from bhnbench.home import Home
+from bhnbench.interrupts import interrupts_deferred
 from bhnbench.words import counted
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def sweep(file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, ho
 
     Run it again after an interruption, or a change: what is in the ledger is not done again.
     """
-    from bhnbench.sweep.document import read_sweep
+    with interrupts_deferred():
+        from bhnbench.sweep.document import read_sweep
 
     document = read_sweep(file, overrides)
     statuses = _plan(document, home)
@@ -49,12 +51,13 @@ def sweep(file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, ho
         _print_plan(document, statuses, as_json=as_json)
         return
     _prepare_tasks(statuses)
-    from bhnbench.cli.progress import Progress
-    from bhnbench.driver import drive
-    from bhnbench.leaderboard.ranking import build_leaderboard
-    from bhnbench.leaderboard.tables import render
-    from bhnbench.ledger.ledger import Ledger
-    from bhnbench.status import study_statuses
+    with interrupts_deferred():
+        from bhnbench.cli.progress import Progress
+        from bhnbench.driver import drive
+        from bhnbench.leaderboard.ranking import build_leaderboard
+        from bhnbench.leaderboard.tables import render
+        from bhnbench.ledger.ledger import Ledger
+        from bhnbench.status import study_statuses
 
     with Progress(console(stderr=True)) as progress:
         anything_left = any(status.n_left for status in statuses)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -24,6 +22,7 @@ from bhnbench.engine.adapters import (
 from bhnbench.engine.coordinator import Coordinator, Work
 from bhnbench.engine.trainable import RunTrainable, pack
 from bhnbench.errors import ResourceError
+from bhnbench.interrupts import interrupts_deferred
 from bhnbench.sweep.document import Resources
 
 
@@ -42,7 +41,7 @@ def open_cluster(resources: Resources) -> Iterator[int]:
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         address = ray_address()
         try:
-            with _interrupts_deferred():
+            with interrupts_deferred():
                 ray.init(
                     address,
                     include_dashboard=False if address == LOCAL else None,
@@ -59,22 +58,6 @@ def open_cluster(resources: Resources) -> Iterator[int]:
             yield count_slots(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
         finally:
             ray.shutdown()
-
-
-@contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Ctrl-C within the block is heard at its end: Ray may crash when its start is broken off."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heard: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if heard:
-            raise KeyboardInterrupt
 
 
 def run_to_the_end(
