@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from bhnbench.contract import Predictive, Problem
 from bhnbench.errors import ContractError
 from bhnbench.space import Choice, Float, hyperparameter
-from bhnbench_methods.annealed import VariationalMethod
-from bhnbench_methods.divergences import best_prior_sd, gaussian_kl, gaussian_kl_between
+from bhnbench_methods.backprop_layers import BackpropLayer, ContinuedLayer, MixtureLayer
+from bhnbench_methods.gaussian_weights import GaussianModel
 from bhnbench_methods.models import Model
-from bhnbench_methods.variational import (
-    Drawn,
-    GaussianLayer,
-    GaussianModel,
-    Posterior,
-)
+from bhnbench_methods.variational_method import VariationalMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,99 +109,7 @@ class BayesByBackprop(VariationalMethod):
         return _BackpropModel(problem, self)
 
 
-class _Layer(GaussianLayer):
-    def __init__(self, layer: nn.Module, method: BayesByBackprop) -> None:
-        super().__init__(layer)
-        self.prior_sd = method.prior_sd
-        self.learns_prior = method.empirical_bayes
-        start = 2 * math.log(method.initial_sd)
-        self.log_variance = nn.Parameter(torch.full_like(self.mean, start))
-        self.bias_log_variance = (
-            None
-            if self.bias_mean is None
-            else nn.Parameter(torch.full_like(self.bias_mean, start))
-        )
-
-    def posterior(self) -> Posterior:
-        """Of weights and biases."""
-        prior_sd = None if self.learns_prior else self.prior_sd
-        variance, kl = gaussian_kl(self.mean, self.log_variance, prior_sd)
-        if self.bias_mean is None or self.bias_log_variance is None:
-            return Posterior(variance, None, kl)
-        bias_variance, bias_kl = gaussian_kl(self.bias_mean, self.bias_log_variance, self.prior_sd)
-        return Posterior(variance, bias_variance, kl + bias_kl)
-
-    def parameters_of_posterior(self) -> dict[str, torch.Tensor]:
-        """Means and log variances of weights and, if there are, biases."""
-        own = {"weight_mean": self.mean, "weight_log_variance": self.log_variance}
-        if self.bias_mean is not None and self.bias_log_variance is not None:
-            own |= {"bias_mean": self.bias_mean, "bias_log_variance": self.bias_log_variance}
-        return own
-
-    def learned_prior_sd(self) -> float:
-        """Of the weights."""
-        return best_prior_sd(self.mean, self.posterior().weight_variance).item()
-
-
-class _MixtureLayer(_Layer):
-    """With a scale mixture for prior; its KL is complete only where weights are drawn."""
-
-    def __init__(self, layer: nn.Module, method: BayesByBackprop) -> None:
-        super().__init__(layer, method)
-        self.learns_prior = False
-        wide, narrow, share = method.prior_sd, method.narrow_sd, method.wide_share
-        self.log_shares = math.log(share), math.log1p(-share) + math.log(wide / narrow)
-        self.excess_precision = 1 / narrow**2 - 1 / wide**2
-
-    def drawn(self, noise: torch.Tensor) -> tuple[Drawn, torch.Tensor]:
-        """The KL to the wide component, corrected by ``log wide(w) - log mixture(w)``."""
-        drawn, kl = super().drawn(noise)
-        corrections = [self._correction(w) for w in (drawn.weight, drawn.bias) if w is not None]
-        return drawn, kl + torch.stack(corrections).sum()
-
-    def _correction(self, weights: torch.Tensor) -> torch.Tensor:
-        wide, narrow = self.log_shares  # over the wide component's density at the weights
-        ratio = narrow - 0.5 * self.excess_precision * weights.square()
-        return -torch.logaddexp(torch.full_like(ratio, wide), ratio).sum()
-
-
-class _ContinuedLayer(_Layer):
-    """With an earlier posterior for prior."""
-
-    def __init__(self, layer: nn.Module, method: BayesByBackprop, earlier: _Layer) -> None:
-        super().__init__(layer, method)
-        self.learns_prior = False
-        theirs, ours = earlier.parameters_of_posterior(), self.parameters_of_posterior()
-        shapes = [{name: tuple(t.shape) for name, t in p.items()} for p in (theirs, ours)]
-        if shapes[0] != shapes[1]:
-            raise ContractError(
-                "a problem's prior must be of the same network, but the shapes of a layer differ: "
-                f"{shapes[0]} and {shapes[1]}"
-            )
-        for name, tensor in theirs.items():
-            self.register_buffer(f"prior_{name}", tensor.detach().clone(), persistent=False)
-
-    def posterior(self) -> Posterior:
-        """Of weights and biases."""
-        own = self.parameters_of_posterior()
-        terms = {
-            kind: gaussian_kl_between(
-                own[f"{kind}_mean"],
-                own[f"{kind}_log_variance"],
-                self.get_buffer(f"prior_{kind}_mean"),
-                self.get_buffer(f"prior_{kind}_log_variance"),
-            )
-            for kind in ("weight", "bias")
-            if f"{kind}_mean" in own
-        }
-        variance, kl = terms["weight"]
-        if "bias" not in terms:
-            return Posterior(variance, None, kl)
-        bias_variance, bias_kl = terms["bias"]
-        return Posterior(variance, bias_variance, kl + bias_kl)
-
-
-class _BackpropModel(GaussianModel[_Layer]):
+class _BackpropModel(GaussianModel[BackpropLayer]):
     def __init__(self, problem: Problem, method: BayesByBackprop) -> None:
         mixture = method.prior == "scale_mixture" and problem.prior is None
         local = method.estimator == "local" and not mixture
@@ -221,15 +123,21 @@ class _BackpropModel(GaussianModel[_Layer]):
 
 def _layer_maker(
     method: BayesByBackprop, earlier: Predictive | None
-) -> Callable[[nn.Module], _Layer]:
+) -> Callable[[nn.Module], BackpropLayer]:
     """What makes a plain layer of the network a random one, in the order of execution."""
+    sd = method.initial_sd
+    if earlier is None and method.prior == "scale_mixture":
+        wide, narrow, share = method.prior_sd, method.narrow_sd, method.wide_share
+        return partial(
+            MixtureLayer, initial_sd=sd, wide_sd=wide, narrow_sd=narrow, wide_share=share
+        )
     if earlier is None:
-        layer_type = _MixtureLayer if method.prior == "scale_mixture" else _Layer
-        return lambda layer: layer_type(layer, method)
+        learns = method.empirical_bayes
+        return partial(BackpropLayer, initial_sd=sd, prior_sd=method.prior_sd, learns_prior=learns)
     if not isinstance(earlier, _BackpropModel):
         raise ContractError(
             "a problem's prior must be what an earlier fit of BayesByBackprop returned, but got "
             f"a {type(earlier).__name__}"
         )
     layers = iter(earlier.layers)
-    return lambda layer: _ContinuedLayer(layer, method, next(layers))
+    return lambda layer: ContinuedLayer(layer, initial_sd=sd, earlier=next(layers))

@@ -9,12 +9,12 @@ from torch import nn
 
 from bhnbench.contract import Problem
 from bhnbench.space import Choice, Float, Int, hyperparameter
-from bhnbench_methods.annealed import VariationalMethod
 from bhnbench_methods.generators import Generator
 from bhnbench_methods.implicit_kl import Discriminator, NearestNeighbours
-from bhnbench_methods.models import Forward, Model, new_network
-from bhnbench_methods.predictive import sample_outputs
+from bhnbench_methods.models import Forward, Model, RandomModel, new_network
+from bhnbench_methods.predictive import Draw, normals
 from bhnbench_methods.targets import TARGETS
+from bhnbench_methods.variational_method import VariationalMethod
 
 HIDDEN = {"mlp": (64, 256), "affine": ()}
 WIDE_SHARE, WIDE_SD, NARROW_SD = 0.3, 5.0, 0.01  # of the scale mixture, in units of prior_sd
@@ -118,11 +118,12 @@ class BayesByHypernet(VariationalMethod):
         return _GeneratedModel(problem, self)
 
 
-class _GeneratedModel(Model):
+class _GeneratedModel(RandomModel):
     def __init__(self, problem: Problem, method: BayesByHypernet) -> None:
         super().__init__()
         self.method = method
         self.target = TARGETS[method.target](new_network(problem), problem.train.inputs[:2])
+        self.n_random, self.n_activations = self.target.n_dims, self.target.n_activations
         start, sizes = self.target.start, self.target.sizes
         self.noise_shape = (1 if method.shared_noise else len(sizes), method.n_noise)
         hidden = HIDDEN[method.generator]
@@ -164,22 +165,11 @@ class _GeneratedModel(Model):
         values: torch.Tensor = self.target.start + generated
         return values
 
-    def sample(
-        self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
-    ) -> torch.Tensor:
-        """Outputs under one draw of all gains or weights a sample."""
-        start = self.target.start
-        n_noise = self.noise_shape[0] * self.noise_shape[1]
+    def drawer(self, rng: torch.Generator) -> Draw[torch.Tensor]:
+        """One draw of all gains or weights a sample."""
+        size = self.noise_shape[0] * self.noise_shape[1]
+        return lambda n: self.generate(normals(n, size, rng, like=self.target.start))
 
-        def draw(n: int) -> torch.Tensor:
-            noise = torch.randn(n, n_noise, generator=rng, dtype=start.dtype)
-            return self.generate(noise.to(start.device))
-
-        return sample_outputs(
-            self.target.run,
-            inputs,
-            draw,
-            n_samples,
-            n_random=self.target.n_dims,
-            n_activations=self.target.n_activations,
-        )
+    def run_with(self, inputs: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Outputs given all gains or weights."""
+        return self.target.run(inputs, values)

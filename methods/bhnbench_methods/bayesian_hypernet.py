@@ -10,14 +10,14 @@ import torch
 from bhnbench.contract import Problem
 from bhnbench.errors import UnsupportedError
 from bhnbench.space import Choice, Float, Int, hyperparameter
-from bhnbench_methods.annealed import VariationalMethod
 from bhnbench_methods.data_init import standardise
 from bhnbench_methods.flows import FLOWS, make_flow
-from bhnbench_methods.models import Forward, Model, new_network
-from bhnbench_methods.predictive import sample_outputs
+from bhnbench_methods.models import Forward, Model, RandomModel, new_network
+from bhnbench_methods.predictive import Draw, normals
 from bhnbench_methods.schedules import constant, cool_down, product
 from bhnbench_methods.targets import TARGETS
 from bhnbench_methods.training import Recipe
+from bhnbench_methods.variational_method import VariationalMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +108,14 @@ class BayesianHypernet(VariationalMethod):
         return replace(recipe, kl_schedule=product(recipe.kl_schedule, fall))
 
 
-class _HypernetModel(Model):
+class _HypernetModel(RandomModel):
     def __init__(self, problem: Problem, method: BayesianHypernet) -> None:
         super().__init__()
         network, inputs = new_network(problem), problem.train.inputs[:64]
         if method.data_init:
             standardise(network, inputs)
         self.target = TARGETS[method.target](network, inputs[:2])
+        self.n_random, self.n_activations = self.target.n_dims, self.target.n_activations
         if self.target.n_dims == 1 and method.flow != "affine" and method.n_coupling_layers:
             raise UnsupportedError(
                 f"flow {method.flow} needs two {method.target} or more, but the network has one"
@@ -148,21 +149,11 @@ class _HypernetModel(Model):
         log_scale = self.target.n_dims * math.log(self.prior_precision)
         return values, 0.5 * (squares - log_scale) - log_det  # the 2 pi cancel
 
-    def sample(
-        self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
-    ) -> torch.Tensor:
-        """Outputs under one draw of all gains or weights a sample."""
+    def drawer(self, rng: torch.Generator) -> Draw[torch.Tensor]:
+        """One draw of all gains or weights a sample."""
         start = self.target.start
+        return lambda n: self.values_and_kl(normals(n, len(start), rng, like=start))[0]
 
-        def draw(n: int) -> torch.Tensor:
-            noise = torch.randn(n, len(start), generator=rng, dtype=start.dtype)
-            return self.values_and_kl(noise.to(start.device))[0]
-
-        return sample_outputs(
-            self.target.run,
-            inputs,
-            draw,
-            n_samples,
-            n_random=len(start),
-            n_activations=self.target.n_activations,
-        )
+    def run_with(self, inputs: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Outputs given all gains or weights."""
+        return self.target.run(inputs, values)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from bhnbench.contract import Method, Predictive, Problem, Report, Split
-from bhnbench.errors import BhnbenchError, ContractError
+from bhnbench.errors import BhnbenchError
 from bhnbench.plugins import load_method
 from bhnbench.space import Float, Int, hyperparameter
+from bhnbench_methods.distillate import Distillate, Relay, unpack
 from bhnbench_methods.fitting import TrainedMethod
 from bhnbench_methods.models import Model, PointModel
 from bhnbench_methods.settings import read_settings
@@ -108,8 +109,8 @@ class Distilled(TrainedMethod):
         warm_starts: Sequence[Predictive | None],
     ) -> list[Predictive]:
         """Fit all teachers, then all students."""
-        earlier = [_unpack(start) for start in warm_starts]
-        relays = [_Relay(report) for report in reports]
+        earlier = [unpack(start) for start in warm_starts]
+        relays = [Relay(report) for report in reports]
         teachers = self.make_teacher().fit_many(
             problems,
             rngs=rngs,
@@ -123,7 +124,7 @@ class Distilled(TrainedMethod):
             reports=[relay.hear_student for relay in relays],
             warm_starts=[student for _, student in earlier],
         )
-        return [_Distillate(*pair) for pair in zip(teachers, students, strict=True)]
+        return [Distillate(*pair) for pair in zip(teachers, students, strict=True)]
 
     def _lesson(self, problem: Problem, teacher: Predictive, rng: torch.Generator) -> Problem:
         """The problem with the teacher's predictive in place of the training targets."""
@@ -138,46 +139,3 @@ class Distilled(TrainedMethod):
                 summaries.append(likelihood.summary(outputs))
         train = Split(problem.train.inputs, torch.cat(summaries))
         return replace(problem, train=train, likelihood=likelihood)
-
-
-@dataclass(frozen=True)
-class _Distillate:
-    """The student, and the teacher from which a later fit goes on."""
-
-    teacher: Predictive
-    student: Predictive
-
-    def sample(
-        self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
-    ) -> torch.Tensor:
-        """The student's."""
-        return self.student.sample(inputs, n_samples, rng=rng)
-
-
-def _unpack(start: Predictive | None) -> tuple[Predictive | None, Predictive | None]:
-    """The teacher and the student of an earlier fit."""
-    if start is None:
-        return None, None
-    if not isinstance(start, _Distillate):
-        raise ContractError(
-            "warm_start must be what an earlier fit of this method returned, but got a "
-            f"{type(start).__name__}"
-        )
-    return start.teacher, start.student
-
-
-@dataclass
-class _Relay:
-    """Makes the reports of two fits, one after the other, those of one."""
-
-    report: Report
-    last_step: int = field(default=0, init=False)
-
-    def hear_teacher(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Pass on what the teacher reports, under names of its own."""
-        self.last_step = step
-        self.report(step, {f"teacher_{name}": value for name, value in metrics.items()})
-
-    def hear_student(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Pass on what the student reports, after the teacher."""
-        self.report(self.last_step + step, metrics)

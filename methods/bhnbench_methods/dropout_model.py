@@ -116,7 +116,7 @@ class DropoutModel(Model):
         pairs = zip(gated, inner, strict=True)
         self.shapes = [_mask_shape(site, layer, method.drop) for (site, _), layer in pairs]
         self.sizes = [prod(shape) for shape in self.shapes]
-        self.n_activations = found.n_activations
+        self.n_random, self.n_activations = sum(self.sizes), found.n_activations
         self.weight_decay = method.weight_decay
         self.dtype = next(network.parameters()).dtype  # inputs may be integers
         rates = torch.tensor([rate for _, rate in gated], dtype=self.dtype)

@@ -8,8 +8,8 @@ import torch
 
 from bhnbench.contract import Problem
 from bhnbench_methods.dropout_model import DropoutMethod, DropoutModel
-from bhnbench_methods.models import Model
-from bhnbench_methods.predictive import sample_outputs
+from bhnbench_methods.models import Model, RandomModel
+from bhnbench_methods.predictive import Draw
 from bhnbench_methods.training import Recipe
 
 
@@ -56,26 +56,21 @@ class MCDropout(DropoutMethod):
         return replace(super().recipe(), n_validation_samples=10)
 
 
-class _MaskedModel(DropoutModel):
+class _MaskedModel(DropoutModel, RandomModel):
     @property
     def is_random(self) -> bool:
         """Whether there is a rate above 0."""
         return bool(self.gates)
 
-    def sample(
-        self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
-    ) -> torch.Tensor:
-        """Outputs under one mask a sample."""
-        n_masks = sum(self.sizes)
+    def drawer(self, rng: torch.Generator) -> Draw[torch.Tensor]:
+        """One mask a sample, made of uniform numbers."""
+        device = next(self.parameters()).device
 
         def draw(n: int) -> torch.Tensor:
-            return torch.rand(n, n_masks, generator=rng, dtype=self.dtype).to(inputs.device)
+            return torch.rand(n, self.n_random, generator=rng, dtype=self.dtype).to(device)
 
-        return sample_outputs(
-            self.run_masked,
-            inputs,
-            draw,
-            n_samples,
-            n_random=n_masks,
-            n_activations=self.n_activations,
-        )
+        return draw
+
+    def run_with(self, inputs: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Outputs under one mask."""
+        return self.run_masked(inputs, values)

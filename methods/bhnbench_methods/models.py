@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from bhnbench.contract import Problem
 from bhnbench_methods.layers import LAYERS, trace
-from bhnbench_methods.predictive import repeat_outputs
+from bhnbench_methods.predictive import Draw, repeat_outputs, sample_outputs
 from bhnbench_methods.streams import seeded
 
 Forward = tuple[torch.Tensor, torch.Tensor]  # outputs (n, n_outputs), penalty in nats ()
@@ -45,6 +45,34 @@ class Model(nn.Module, ABC):
         self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
     ) -> torch.Tensor:
         """Outputs ``(n_samples, n, n_outputs)``, differentiable in ``inputs``."""
+
+
+class RandomModel(Model):
+    """A model whose posterior samples are one network at values drawn anew."""
+
+    n_random: int  # numbers in one draw
+    n_activations: int  # numbers computed for one example
+
+    @abstractmethod
+    def drawer(self, rng: torch.Generator) -> Draw[torch.Tensor]:
+        """What draws the next samples of all that is random, from ``rng`` on the CPU."""
+
+    @abstractmethod
+    def run_with(self, inputs: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Outputs given one draw."""
+
+    def sample(
+        self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
+    ) -> torch.Tensor:
+        """Outputs under one draw a sample, the same for all inputs."""
+        return sample_outputs(
+            self.run_with,
+            inputs,
+            self.drawer(rng),
+            n_samples,
+            n_random=self.n_random,
+            n_activations=self.n_activations,
+        )
 
 
 class PointModel(Model):

@@ -11,12 +11,12 @@ from torch.func import vmap
 
 from bhnbench.contract import Problem
 from bhnbench.space import Float, Int, hyperparameter
-from bhnbench_methods.annealed import VariationalMethod
+from bhnbench_methods.gaussian_weights import can_be_local, make_random
 from bhnbench_methods.layers import run
-from bhnbench_methods.models import Forward, Model
-from bhnbench_methods.multiplicative import MultiplicativeLayer
-from bhnbench_methods.predictive import sample_outputs
-from bhnbench_methods.variational import can_be_local, make_random
+from bhnbench_methods.models import Forward, Model, RandomModel
+from bhnbench_methods.multiplicative_layer import MultiplicativeLayer
+from bhnbench_methods.predictive import Draw, normals
+from bhnbench_methods.variational_method import VariationalMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class MultiplicativeNormalizingFlow(VariationalMethod):
         return _MultiplicativeModel(problem, self)
 
 
-class _MultiplicativeModel(Model):
+class _MultiplicativeModel(RandomModel):
     def __init__(self, problem: Problem, method: MultiplicativeNormalizingFlow) -> None:
         super().__init__()
 
@@ -104,6 +104,7 @@ class _MultiplicativeModel(Model):
         self.local = [can_be_local(site) for site in found.sites]
         self.n_units = [prod(site.output_shape) for site in found.sites]
         self.n_weights = [layer.n_weights for layer in self.layers]
+        self.n_random = sum(layer.n_z + layer.n_weights for layer in self.layers)
         self.n_activations = found.n_activations
 
     def draw_noise(self, inputs: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
@@ -126,30 +127,19 @@ class _MultiplicativeModel(Model):
         pairs = zip(self.layers, last, strict=True)
         return [size for layer, n in pairs for size in (layer.n_z, layer.n_rest, n)]
 
-    def sample(
-        self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
-    ) -> torch.Tensor:
-        """Outputs under one draw of z and of all weights a sample."""
-        weight = self.layers[0].mean
+    def drawer(self, rng: torch.Generator) -> Draw[torch.Tensor]:
+        """One draw of z and of all weights a sample."""
         sizes = [layer.n_z + layer.n_weights for layer in self.layers]
 
         def draw(n: int) -> torch.Tensor:
-            noise = torch.randn(n, sum(sizes), generator=rng, dtype=weight.dtype)
-            pieces = noise.to(weight.device).split_with_sizes(sizes, dim=1)
-            drawn = [vmap(layer.draw)(p) for layer, p in zip(self.layers, pieces, strict=True)]
-            return torch.cat(drawn, dim=1)
+            noise = normals(n, sum(sizes), rng, like=self.layers[0].mean)
+            pieces = zip(self.layers, noise.split_with_sizes(sizes, dim=1), strict=True)
+            return torch.cat([vmap(layer.draw)(piece) for layer, piece in pieces], dim=1)
 
-        return sample_outputs(
-            self._run_with,
-            inputs,
-            draw,
-            n_samples,
-            n_random=sum(sizes),
-            n_activations=self.n_activations,
-        )
+        return draw
 
-    def _run_with(self, inputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def run_with(self, inputs: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Outputs given the weights and biases of all layers."""
-        pieces = weights.split_with_sizes(self.n_weights)
+        pieces = values.split_with_sizes(self.n_weights)
         given = [layer.with_weights(w) for layer, w in zip(self.layers, pieces, strict=True)]
         return run(self.network, self.layers, given, inputs)

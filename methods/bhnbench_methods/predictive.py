@@ -20,6 +20,11 @@ Draw = Callable[[int], Weights]
 """``draw(k)``: the next k samples of the random part of the weights, samples first."""
 
 
+def normals(n: int, size: int, rng: torch.Generator, *, like: torch.Tensor) -> torch.Tensor:
+    """Standard normals ``(n, size)`` from ``rng`` on the CPU: the same on every device."""
+    return torch.randn(n, size, generator=rng, dtype=like.dtype).to(like.device)
+
+
 def sample_outputs(
     run: Callable[[torch.Tensor, Weights], torch.Tensor],
     inputs: torch.Tensor,

@@ -11,18 +11,15 @@ from torch import nn
 
 from bhnbench.contract import Problem
 from bhnbench.space import Choice, Float, hyperparameter
-from bhnbench_methods.divergences import MAX_LOG_ALPHA, additive_log_uniform_kl
+from bhnbench_methods.divergences import MAX_LOG_ALPHA
 from bhnbench_methods.fitting import TrainedMethod
+from bhnbench_methods.gaussian_weights import GaussianModel
 from bhnbench_methods.layers import wrap
 from bhnbench_methods.models import Model
 from bhnbench_methods.predictive import repeat_outputs
 from bhnbench_methods.schedules import constant, linear_decay, warm_up
+from bhnbench_methods.sparse_layer import SparseLayer
 from bhnbench_methods.training import Recipe
-from bhnbench_methods.variational import (
-    GaussianLayer,
-    GaussianModel,
-    Posterior,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,39 +95,10 @@ class SparseVariationalDropout(TrainedMethod):
         )
 
 
-class _SparseLayer(GaussianLayer):
-    def __init__(self, layer: nn.Module, initial_log_variance: float, threshold: float) -> None:
-        super().__init__(layer)
-        self.threshold = threshold
-        self.log_variance = nn.Parameter(torch.full_like(self.mean, initial_log_variance))
-
-    def posterior(self) -> Posterior:
-        """Of the weights; the biases are point estimates."""
-        variance, kl, _ = additive_log_uniform_kl(self.mean, self.log_variance)
-        return Posterior(variance, None, kl)
-
-    def kept(self) -> torch.Tensor:
-        """Which weights are below the threshold."""
-        _, _, log_alpha = additive_log_uniform_kl(self.mean, self.log_variance)
-        return log_alpha < self.threshold
-
-    def moments(self, posterior: Posterior) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and variance, both zero where a weight is pruned."""
-        mean, variance = super().moments(posterior)
-        kept = self.kept().flatten()
-        return mean * kept, variance * kept
-
-    def pruned(self) -> nn.Module:
-        """The plain layer; it is changed in place."""
-        with torch.no_grad():
-            self.mean.mul_(self.kept())
-        return self.layer
-
-
-class _SparseModel(GaussianModel[_SparseLayer]):
+class _SparseModel(GaussianModel[SparseLayer]):
     def __init__(self, problem: Problem, method: SparseVariationalDropout) -> None:
         settings = (method.initial_log_variance, method.threshold)
-        super().__init__(problem, lambda layer: _SparseLayer(layer, *settings))
+        super().__init__(problem, lambda layer: SparseLayer(layer, *settings))
         self.prediction = method.prediction
 
     @property
@@ -151,7 +119,7 @@ class _SparseModel(GaussianModel[_SparseLayer]):
             return super().sample(inputs, n_samples, rng=rng)
         means = torch.cat([layer.moments(layer.posterior())[0] for layer in self.layers])
         return repeat_outputs(
-            lambda x: self._run_with(x, means), inputs, n_samples, n_activations=self.n_activations
+            lambda x: self.run_with(x, means), inputs, n_samples, n_activations=self.n_activations
         )
 
     def sparsity(self) -> dict[str, float]:
@@ -173,4 +141,4 @@ class _SparseModel(GaussianModel[_SparseLayer]):
     def pruned(self) -> nn.Module:
         """A plain network, as the problem's own, with pruned weights zero and means elsewhere."""
         network = deepcopy(self.network)
-        return wrap(network, self.sites, lambda layer: cast("_SparseLayer", layer).pruned())[0]
+        return wrap(network, self.sites, lambda layer: cast("SparseLayer", layer).pruned())[0]

@@ -25,8 +25,7 @@ from bhnbench_methods.schedules import Schedule, constant
 from bhnbench_methods.streams import Streams, seeded
 from bhnbench_methods.validation import Validation
 
-N_VALIDATIONS = 20  # of one fit, about
-N_REPORTS = 100  # the same: a ledger of a thousand epochs a run is slow to write
+N_VALIDATIONS = 20  # of one fit, about: evenly spaced, and at the last epoch
 MAX_GRAD_NORM = 10.0  # of the BHN authors' code, for each replica on its own
 
 Figures = dict[str, float]
@@ -71,13 +70,12 @@ def train(
     clipped, checkpointed and noised on its own. With fewer reports than replicas, each report
     speaks for an ensemble of consecutive replicas. An exception in one ends the fit of all.
 
-    Every epoch (about a hundred evenly spaced ones of a longer fit) reports ``train_nll``, the
-    mean over the epoch's examples as they were trained on; of a method with a KL also ``kl``
-    (nats, of the whole dataset), ``kl_weight``, and ``kl_over_nll = kl_weight * kl / n /
-    train_nll``, the ratio of the objective's two terms (left out where the nll is zero). About
-    twenty epochs, the last among them, also report the likelihood's scores on validation data
-    (see ``Validation``) and the model's own figures. Where samples are kept, those scores are of
-    their mixture so far.
+    Every epoch reports ``train_nll``, the mean over its examples as they were trained on; of a
+    method with a KL also ``kl`` (nats, of the whole dataset), ``kl_weight``, and ``kl_over_nll =
+    kl_weight * kl / n / train_nll``, the ratio of the objective's two terms (left out where the
+    nll is zero). About twenty epochs, the last among them, also report the likelihood's scores on
+    validation data (see ``Validation``) and the model's own figures. Where samples are kept,
+    those scores are of their mixture so far.
 
     Raises:
         DivergedError: a loss or a validation output is no longer finite.
@@ -143,9 +141,8 @@ class _Training:
         with seeded(self.streams[0].forward, self.replicas.flat.device):
             for epoch in range(1, epochs + 1):
                 trained = self._train_epoch(epoch)
-                scored = self._validate(epoch) if _is_due(epoch, epochs, N_VALIDATIONS) else []
-                if scored or _is_due(epoch, epochs, N_REPORTS):
-                    self._report(epoch, trained, scored)
+                scored = self._validate(epoch) if _is_validated(epoch, epochs) else []
+                self._report(epoch, trained, scored)
         if not self.replicas.flat.isfinite().all():
             raise _diverged(f"epoch {epochs}: every parameter", self.last_loss)
         self.best.restore()
@@ -236,9 +233,8 @@ class _Training:
             report(epoch, (scored[i] if scored else {}) | figures)
 
 
-def _is_due(epoch: int, epochs: int, n: int) -> bool:
-    """At about ``n`` epochs, evenly spaced, and at the last one."""
-    return epoch % math.ceil(epochs / n) == 0 or epoch == epochs
+def _is_validated(epoch: int, epochs: int) -> bool:
+    return epoch % math.ceil(epochs / N_VALIDATIONS) == 0 or epoch == epochs
 
 
 def _mean(figures: Sequence[Figures]) -> Figures:

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from bhnbench.contract import Problem
 from bhnbench.space import Choice, Float, hyperparameter
-from bhnbench_methods.annealed import VariationalMethod
 from bhnbench_methods.divergences import dropout_kl
+from bhnbench_methods.gaussian_weights import GaussianLayer, GaussianModel, Posterior
 from bhnbench_methods.models import Model
-from bhnbench_methods.variational import GaussianLayer, GaussianModel, Posterior
+from bhnbench_methods.variational_method import VariationalMethod
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from bhnbench.likelihoods import Gaussian
 from bhnbench.testing.problems import make_problem
 from bhnbench_methods.bayes_by_backprop import BayesByBackprop
 from bhnbench_methods.maximum_likelihood import MaximumLikelihood
-from bhnbench_methods.variational import GaussianModel
+from bhnbench_methods.gaussian_weights import GaussianModel
 
 F64 = torch.float64
 NOISE_SD = 0.5

@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.func import jacrev, vmap
 
 from bhnbench.testing.problems import make_problem
-from bhnbench_methods.multiplicative import MultiplicativeLayer
+from bhnbench_methods.multiplicative_layer import MultiplicativeLayer
 from bhnbench_methods.multiplicative_normalizing_flow import MultiplicativeNormalizingFlow
 
 PRIOR_SD = 0.7

@@ -30,7 +30,7 @@ from bhnbench_methods.fitting import TrainedMethod
 from bhnbench_methods.layers import run
 from bhnbench_methods.multiplicative_normalizing_flow import MultiplicativeNormalizingFlow
 from bhnbench_methods.sparse_variational_dropout import SparseVariationalDropout
-from bhnbench_methods.variational import GaussianLayer, Posterior
+from bhnbench_methods.gaussian_weights import GaussianLayer, Posterior
 from bhnbench_methods.variational_dropout import VariationalDropout
 
 F64 = torch.float64

@@ -281,12 +281,12 @@ def test_transformers_are_sampled_where_they_call_their_layers() -> None:
     try:
         assert BayesByBackprop().supports(problem) is None
         fitted = fit(BayesByBackprop(initial_sd=0.5), problem)
-        weights = torch.randn(sum(fitted.n_random), generator=torch.Generator().manual_seed(1))
-        outputs = fitted._run_with(inputs, weights)
+        weights = torch.randn(fitted.n_random, generator=torch.Generator().manual_seed(1))
+        outputs = fitted.run_with(inputs, weights)
         plain = Attending().eval()
         state = {n.replace(".layer.", "."): t for n, t in fitted.network.state_dict().items()}
         plain.load_state_dict({name: state[name] for name in plain.state_dict()})
-        drawn = weights.split_with_sizes(fitted.n_random)
+        drawn = weights.split_with_sizes(fitted.sizes)
         for site, layer, piece in zip(fitted.sites, fitted.layers, drawn, strict=True):
             ours, own = layer.with_weights(piece), plain.get_submodule(site.name)
             own.weight.data, own.bias.data = ours.weight, ours.bias

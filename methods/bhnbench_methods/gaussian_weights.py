@@ -21,8 +21,8 @@ from bhnbench_methods.layers import (
     trace_replaceable,
     wrap,
 )
-from bhnbench_methods.models import Forward, Model, new_network
-from bhnbench_methods.predictive import sample_outputs
+from bhnbench_methods.models import Forward, RandomModel, new_network
+from bhnbench_methods.predictive import Draw, normals
 
 _MIN_VARIANCE = 1e-12  # of a pre-activation: the root has no derivative at zero
 
@@ -164,7 +164,7 @@ def can_be_local(site: Site) -> bool:
     return site.is_regular and site.n_calls == 1
 
 
-class GaussianModel(Model, Generic[L]):
+class GaussianModel(RandomModel, Generic[L]):
     """A network with Gaussian weights in every Linear and Conv layer that is not frozen.
 
     In training, ``local`` perturbs each pre-activation of each example on its own, which makes
@@ -184,7 +184,8 @@ class GaussianModel(Model, Generic[L]):
         self.sites = found.sites
         self.local = [local and can_be_local(site) for site in found.sites]
         self.n_units = [prod(site.output_shape) for site in found.sites]
-        self.n_random = [len(layer.moments(layer.posterior())[0]) for layer in self.layers]
+        self.sizes = [len(layer.moments(layer.posterior())[0]) for layer in self.layers]
+        self.n_random = sum(self.sizes)
         self.n_activations = found.n_activations
 
     def draw_noise(self, inputs: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
@@ -204,32 +205,18 @@ class GaussianModel(Model, Generic[L]):
 
     def _noise_sizes(self, inputs: torch.Tensor) -> list[int]:
         """Of each layer: its pre-activations on ``inputs``, or its random weights."""
-        triples = zip(self.local, self.n_units, self.n_random, strict=True)
+        triples = zip(self.local, self.n_units, self.sizes, strict=True)
         return [len(inputs) * k if local else n for local, k, n in triples]
 
-    def sample(
-        self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
-    ) -> torch.Tensor:
-        """Outputs under one draw of all weights a sample."""
+    def drawer(self, rng: torch.Generator) -> Draw[torch.Tensor]:
+        """One draw of all weights a sample."""
         moments = [layer.moments(layer.posterior()) for layer in self.layers]
         means, variances = (torch.cat(parts) for parts in zip(*moments, strict=True))
         sds = variances.sqrt()
+        return lambda n: torch.addcmul(means, sds, normals(n, len(means), rng, like=means))
 
-        def draw(n: int) -> torch.Tensor:
-            noise = torch.randn(n, len(means), generator=rng, dtype=means.dtype)
-            return torch.addcmul(means, sds, noise.to(means.device))
-
-        return sample_outputs(
-            self._run_with,
-            inputs,
-            draw,
-            n_samples,
-            n_random=len(means),
-            n_activations=self.n_activations,
-        )
-
-    def _run_with(self, inputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def run_with(self, inputs: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Outputs given all that is random, ``(n_random,)``."""
-        pieces = weights.split_with_sizes(self.n_random)
+        pieces = values.split_with_sizes(self.sizes)
         given = [layer.with_weights(w) for layer, w in zip(self.layers, pieces, strict=True)]
         return run(self.network, self.layers, given, inputs)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from bhnbench_methods.divergences import gaussian_kl
 from bhnbench_methods.flows import make_flow
-from bhnbench_methods.variational import Drawn, Perturbed, RandomLayer
+from bhnbench_methods.gaussian_weights import Drawn, Perturbed, RandomLayer
 
 _Z_SD = math.sqrt(0.1)  # of z around one at the start; the variance is the authors'
 
