@@ -191,9 +191,9 @@ def test_the_layout_of_mnist(cache: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def fresh_mnist() -> Iterator[None]:
     """MNIST not yet read, before and after."""
-    datasets._load.cache_clear()
+    datasets._IMAGES.forget()
     yield
-    datasets._load.cache_clear()
+    datasets._IMAGES.forget()
 
 
 @pytest.mark.usefixtures("fresh_mnist", "cache")

@@ -96,7 +96,7 @@ def test_a_split_is_read_when_it_is_asked_for(
 
 def test_every_file_of_uci_is_known():
     for name, (n_rows, _) in SHAPES.items():
-        source = tables._SOURCES[name]
+        source = tables.SOURCES[name]
         names = {Path(file.path).name for file in source.files}
         splits = range(5 if name == "protein" else 20)
         expected = {f"index_{part}_{k}.txt" for part in ("train", "test") for k in splits}

@@ -5,10 +5,6 @@ Nothing here imports torch before it reads, so that a listing of data sets is qu
 
 from __future__ import annotations
 
-from functools import cache
-
-from bhnbench.progress_bar import show
-from bhnbench.space import ChoiceOrFile
 from bhnbench_tasks.datasets import (
     arrays,
     cifar10,
@@ -17,9 +13,9 @@ from bhnbench_tasks.datasets import (
     kmnist,
     mnist,
     notmnist,
-    npz,
     omniglot,
 )
+from bhnbench_tasks.datasets.catalogue import Catalogue
 from bhnbench_tasks.datasets.dataset import Dataset, ImageSource
 
 __all__ = [
@@ -42,38 +38,11 @@ _SOURCES: dict[str, ImageSource] = {
     "omniglot": omniglot.SOURCE,
     "cifar10": cifar10.SOURCE,
 }
-NAMES = ChoiceOrFile(*_SOURCES, suffix=npz.SUFFIX)
-
-
-def load_dataset(name: str) -> Dataset:
-    """The data set of that name, or in that file of the user's.
-
-    Raises:
-        DataError: its files are missing, or are not what they should be.
-    """
-    return _load(name) if name in _SOURCES else arrays.load_dataset(name)
-
-
-@cache
-def _load(name: str) -> Dataset:
-    return _SOURCES[name].load()
-
-
-def prepare_dataset(name: str) -> None:
-    """Fetch and check every file of the data set.
-
-    Raises:
-        DataError: a file cannot be had, or is not what it should be.
-    """
-    if name in _SOURCES:
-        _SOURCES[name].prepare(show)
-    else:
-        arrays.load_dataset(name)
-
-
-def data_digest(name: str) -> str:
-    """Digest of the data set's content; of a known data set it reads nothing."""
-    return _SOURCES[name].digest if name in _SOURCES else npz.digest(name)
+_IMAGES: Catalogue[Dataset] = Catalogue(_SOURCES, arrays.load_dataset)
+NAMES = _IMAGES.names
+load_dataset = _IMAGES.load
+prepare_dataset = _IMAGES.prepare
+data_digest = _IMAGES.digest
 
 
 def n_train_rows(name: str) -> int:
