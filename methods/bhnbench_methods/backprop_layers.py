@@ -22,10 +22,9 @@ class BackpropLayer(GaussianLayer):
         self.prior_sd, self.learns_prior = prior_sd, learns_prior
         start = 2 * math.log(initial_sd)
         self.log_variance = nn.Parameter(torch.full_like(self.mean, start))
+        bias = self.random_bias_mean
         self.bias_log_variance = (
-            None
-            if self.bias_mean is None
-            else nn.Parameter(torch.full_like(self.bias_mean, start))
+            None if bias is None else nn.Parameter(torch.full_like(bias, start))
         )
 
     def posterior(self) -> Posterior:

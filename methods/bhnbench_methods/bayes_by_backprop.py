@@ -22,9 +22,9 @@ from bhnbench_methods.variational_method import VariationalMethod
 class BayesByBackprop(VariationalMethod):
     """A factorised Gaussian posterior over all weights and biases of Linear and Conv layers.
 
-    Use it as the plain variational Bayesian network: twice the parameters and about twice the
-    time of one network, four times with a mixture. ``w ~ N(mu, sd^2)``, each with its own ``mu``
-    and ``log sd^2``, minimises
+    Use it as the plain variational Bayesian network: twice the parameters and two to three times
+    the time of one network, four times with a mixture. ``w ~ N(mu, sd^2)``, each with its own
+    ``mu`` and ``log sd^2``, minimises
 
         -1/N sum_i E[log p(y_i | x_i, w)] + KL(q(w) || p(w)) / N
 

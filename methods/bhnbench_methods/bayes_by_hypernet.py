@@ -48,11 +48,11 @@ class BayesByHypernet(VariationalMethod):
     the hidden layers (``generator: affine``) and averages the logits (``kl_reduction: mean``).
     Version 2 has nearest neighbours, weights, 1 to 64 numbers of noise and KL annealing.
 
-    Departures: the discriminator takes one step a step of the generator,
-    ``discriminator_speed`` times as large, instead of 20, and none ahead, nor while
-    ``kl_annealing`` has the KL's weight at zero (the first epoch); the prior is centred at the
-    start, as for ``bayesian_hypernet``; Adam; one trunk for all, scaled to ``initial_sd``.
-    Version 1's toy code labels half of what is generated as prior; that cannot be chosen.
+    Departures: the discriminator takes one step a step of the generator, ``discriminator_speed``
+    times as large, instead of 20, and none ahead, nor while ``kl_annealing`` has the KL's weight
+    at zero (the first epoch); the prior is centred at the start, as that of the gains of
+    ``bayesian_hypernet``; Adam; one trunk for all, scaled to ``initial_sd``. Version 1's toy code
+    labels half of what is generated as prior; that cannot be chosen.
 
     Source: Pawlowski, Brock, Lee, Rajchl and Glocker (2017), "Implicit weight uncertainty in
     neural networks", version 1, https://arxiv.org/abs/1711.01297v1, and version 2,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from bhnbench.contract import Problem
 from bhnbench.space import Float, Int, hyperparameter
-from bhnbench_methods.fitting import TrainedMethod
-from bhnbench_methods.kept_samples import ChainModel, evenly
-from bhnbench_methods.models import Model
+from bhnbench_methods.kept_samples import evenly
+from bhnbench_methods.langevin_method import LangevinMethod
 from bhnbench_methods.optimisers import Langevin
 from bhnbench_methods.schedules import cosine_cycles, early_in_cycles, late_in_cycles, product
 from bhnbench_methods.training import Recipe
@@ -18,7 +16,7 @@ _SETTLING = 0.1  # of the steps with noise: before them, gradients can vanish
 
 
 @dataclass(frozen=True, kw_only=True)
-class CyclicalSGHMC(TrainedMethod):
+class CyclicalSGHMC(LangevinMethod):
     """Stochastic-gradient Hamiltonian Monte Carlo whose step size falls and restarts.
 
     Use it where the posterior has several modes that a chain of small steps would never leave,
@@ -73,22 +71,6 @@ class CyclicalSGHMC(TrainedMethod):
         valid=Float(1e-3, 1),
         search=Float(0.03, 0.3, log=True),
     )
-    prior_precision: float = hyperparameter(
-        0.03,
-        "inverse variance of the Gaussian prior on a weight, over the inputs of its unit",
-        valid=Float(1e-6, 1e6),
-        search=Float(1e-3, 1, log=True),
-    )
-    temperature: float = hyperparameter(
-        1.0, "1 samples the posterior, less a sharper one", valid=Float(0, 1e3)
-    )
-    preconditioned: bool = hyperparameter(
-        True, "scale each parameter's step by the size of its gradients"
-    )
-
-    def make_model(self, problem: Problem) -> Model:
-        """The network with a prior on all its parameters."""
-        return ChainModel(problem, self.prior_precision)
 
     def recipe(self) -> Recipe:
         """Cycles of SG-HMC; what is kept is the later part of each."""

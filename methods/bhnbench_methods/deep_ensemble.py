@@ -74,11 +74,6 @@ class DeepEnsemble(TrainedMethod):
             )
         return super().supports(problem)
 
-    def make_predictive(self, models: Sequence[Model]) -> Predictive:
-        """The mixture of the members."""
-        members = cast("Sequence[PointModel]", models)
-        return _Mixture(members[0], stack_states(members))
-
     def members_of(self, warm_start: Predictive | None) -> Sequence[Predictive | None]:
         """The members of an earlier ensemble of the same size."""
         if warm_start is None:
@@ -89,6 +84,11 @@ class DeepEnsemble(TrainedMethod):
                 f"members, but got {warm_start}"
             )
         return warm_start.members
+
+    def make_predictive(self, models: Sequence[Model]) -> Predictive:
+        """The mixture of the members."""
+        members = cast("Sequence[PointModel]", models)
+        return _Mixture(members[0], stack_states(members))
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ class Distilled(TrainedMethod):
         warm_starts: Sequence[Predictive | None],
     ) -> list[Predictive]:
         """Fit all teachers, then all students."""
+        self.check_priors(problems)  # before the teachers have learned, which may take one
         earlier = [unpack(start) for start in warm_starts]
         relays = [Relay(report) for report in reports]
         teachers = self.make_teacher().fit_many(

@@ -67,6 +67,15 @@ class TrainedMethod(Method):
             return str(error)
         return None
 
+    def check_priors(self, problems: Sequence[Problem]) -> None:
+        """Refuse a problem with a prior, unless the method takes one.
+
+        Raises:
+            UnsupportedError: it does not.
+        """
+        if not self.takes_prior and any(problem.prior is not None for problem in problems):
+            raise UnsupportedError(_TAKES_NO_PRIOR)
+
     def members_of(self, warm_start: Predictive | None) -> Sequence[Predictive | None]:
         """What each model of one fit goes on from; as many as there are models."""
         return [warm_start]
@@ -103,8 +112,7 @@ class TrainedMethod(Method):
         Warns:
             PosteriorWarning: a posterior has collapsed, or its samples are not finite.
         """
-        if not self.takes_prior and any(problem.prior is not None for problem in problems):
-            raise UnsupportedError(_TAKES_NO_PRIOR)
+        self.check_priors(problems)
         models = fit_models(
             self,
             problems,

@@ -80,6 +80,8 @@ class RandomLayer(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
+        bias = cast("torch.Tensor | None", layer.bias)
+        self.has_random_bias = bias is not None and bias.requires_grad  # what is frozen is known
         self.given: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None
 
     @property
@@ -91,6 +93,11 @@ class RandomLayer(nn.Module):
     def bias_mean(self) -> torch.Tensor | None:
         """Of the biases, or the biases themselves."""
         return cast("torch.Tensor | None", self.layer.bias)
+
+    @property
+    def random_bias_mean(self) -> torch.Tensor | None:
+        """Of the biases, if there are any that are random."""
+        return self.bias_mean if self.has_random_bias else None
 
     def with_weights(self, weights: torch.Tensor) -> Drawn:
         """Of the random weights, and perhaps biases, ``(n_random,)``."""

@@ -18,17 +18,18 @@ class MCDropout(DropoutMethod):
     """Dropout on hidden activations, in training and in prediction: a variational posterior.
 
     Use it for cheap uncertainty on top of any network with at least two Linear or Conv layers: a
-    training step costs a few per cent more than that of one network. The input ``h`` of each
+    training step costs about a tenth more than that of one network. The input ``h`` of each
     layer but the first becomes ``h * z / (1 - rate)``, ``z ~ Bernoulli(1 - rate)``; the
     network's own inputs are dropped with ``input_rate``. It minimises
 
         -1/N sum_i log p(y_i | x_i, w, z_i) + KL / N
         KL = sum_l [weight_decay / 2 |w_l|^2 / (1 - rate_l) - n_l H(rate_l)] + constant
 
-    with ``weight_decay`` the precision of the Gaussian prior on the weights, ``n_l`` the masks
-    of a layer and ``H`` the entropy of a coin. With ``learn_rates`` (concrete dropout) the rates
-    follow the gradient too: masks are then smooth in training, with temperature 0.1, and the
-    rates are reported as ``rate_1``, ``rate_2``, ... Else ``H`` is a constant and left out.
+    with ``weight_decay`` the precision of the Gaussian prior on the weights, ``n_l`` the masks of
+    a layer and ``H`` the entropy of a coin. With ``learn_rates`` (concrete dropout) the rates
+    follow the gradient too: masks are then smooth in training, with temperature 0.1, and the rates
+    are reported as ``rate_1``, ``rate_2``, ... Else ``H`` is a constant and left out. As that KL
+    is known up to a constant only, it is part of the objective but is not reported.
 
     In training every example has a mask of its own. A posterior sample is one mask, the same for
     all inputs ("consistent" dropout, Kirsch et al., 2019): a sample is then a function, as it is

@@ -17,7 +17,7 @@ _Z_SD = math.sqrt(0.1)  # of z around one at the start; the variance is the auth
 
 
 class Conditional(NamedTuple):
-    """A layer's Gaussian weights and biases, if it has some, given z."""
+    """A layer's Gaussian weights, and biases if it has some, given z; frozen ones are known."""
 
     weight: torch.Tensor
     weight_variance: torch.Tensor
@@ -47,8 +47,10 @@ class MultiplicativeLayer(RandomLayer):
         self.prior_sd, self.max_sd = prior_sd, max_sd
         start = 2 * math.log(initial_sd)
         self.raw_log_variance = nn.Parameter(torch.full_like(self.mean, start))
-        if self.bias_mean is not None:
-            self.raw_bias_log_variance = nn.Parameter(torch.full_like(self.bias_mean, start))
+        if self.random_bias_mean is not None:
+            self.raw_bias_log_variance = nn.Parameter(
+                torch.full_like(self.random_bias_mean, start)
+            )
         self.n_rest, self.n_z = self._by_z(self.mean).shape
         n_blocks = n_flows if self.n_z > 1 else 0  # a coupling block needs two halves
         self.flow = make_flow("realnvp", self.n_z, n_blocks, width, _Z_SD).to(self.mean)
@@ -60,8 +62,10 @@ class MultiplicativeLayer(RandomLayer):
 
     @property
     def n_weights(self) -> int:
-        """Weights and biases."""
-        return self.mean.numel() + (0 if self.bias_mean is None else self.bias_mean.numel())
+        """Weights and random biases."""
+        return self.mean.numel() + (
+            0 if self.random_bias_mean is None else self.random_bias_mean.numel()
+        )
 
     def multiplied(
         self,
@@ -93,10 +97,12 @@ class MultiplicativeLayer(RandomLayer):
         shape = (-1,) if isinstance(self.layer, nn.Linear) else (-1, *(1,) * (self.mean.ndim - 1))
         mean = self.mean * (1 + offset).view(shape)
         variance, kl = gaussian_kl(mean, self._log_variance(self.raw_log_variance), self.prior_sd)
-        if self.bias_mean is None:
-            return Conditional(mean, variance, None, None, kl)
+        if self.random_bias_mean is None:
+            return Conditional(mean, variance, self.bias_mean, None, kl)
         bias_log_variance = self._log_variance(self.raw_bias_log_variance)
-        bias_variance, bias_kl = gaussian_kl(self.bias_mean, bias_log_variance, self.prior_sd)
+        bias_variance, bias_kl = gaussian_kl(
+            self.random_bias_mean, bias_log_variance, self.prior_sd
+        )
         return Conditional(mean, variance, self.bias_mean, bias_variance, kl + bias_kl)
 
     def log_auxiliary(

@@ -23,7 +23,7 @@ from bhnbench_methods.variational_method import VariationalMethod
 class MultiplicativeNormalizingFlow(VariationalMethod):
     """A posterior over all weights in which those of one input, or filter, depend on each other.
 
-    Use it where Bayes by backprop's independent weights are too poor, at some three times the
+    Use it where Bayes by backprop's independent weights are too poor, at three to four times the
     time of one network and twice its parameters. Each layer has a random vector z, one number for
     each input of a Linear layer and each filter of a Conv layer, made by a flow: ``z = 1 +
     h(eps)``, ``eps ~ N(0, I)``. Given z, weights are ``w_ij ~ N(z_i mu_ij, sd_ij^2)``, and biases

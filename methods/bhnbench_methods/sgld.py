@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from bhnbench.contract import Problem
 from bhnbench.space import Float, Int, hyperparameter
-from bhnbench_methods.fitting import TrainedMethod
-from bhnbench_methods.kept_samples import ChainModel, evenly
-from bhnbench_methods.models import Model
+from bhnbench_methods.kept_samples import evenly
+from bhnbench_methods.langevin_method import LangevinMethod
 from bhnbench_methods.optimisers import Langevin
 from bhnbench_methods.schedules import constant, early_in_cycles, polynomial_decay
 from bhnbench_methods.training import Recipe
@@ -18,7 +16,7 @@ _MIN_ADAPTATION = 0.1  # of the steps, of a chain of less burn-in
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGLD(TrainedMethod):
+class SGLD(LangevinMethod):
     """Stochastic-gradient Langevin dynamics: a Markov chain over all parameters.
 
     Use it for samples of the posterior itself, without a family that limits them: exact for small
@@ -68,26 +66,10 @@ class SGLD(TrainedMethod):
     lr_decay: bool = hyperparameter(
         False, "lower the learning rate tenfold over the fit, as (b + t)^-0.55"
     )
-    prior_precision: float = hyperparameter(
-        0.03,
-        "inverse variance of the Gaussian prior on a weight, over the inputs of its unit",
-        valid=Float(1e-6, 1e6),
-        search=Float(1e-3, 1, log=True),
-    )
-    temperature: float = hyperparameter(
-        1.0, "1 samples the posterior, less a sharper one", valid=Float(0, 1e3)
-    )
     burn_in: float = hyperparameter(
         0.5, "fraction of the steps that is thrown away", valid=Float(0, 0.99)
     )
     n_kept: int = hyperparameter(20, "states that are kept", valid=Int(1, 100_000))
-    preconditioned: bool = hyperparameter(
-        True, "scale each parameter's step by the size of its gradients"
-    )
-
-    def make_model(self, problem: Problem) -> Model:
-        """The network with a prior on all its parameters."""
-        return ChainModel(problem, self.prior_precision)
 
     def recipe(self) -> Recipe:
         """Langevin dynamics; what is kept is the chain after burn-in."""

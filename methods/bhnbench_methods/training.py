@@ -93,7 +93,8 @@ def _signature(problem: Problem) -> tuple[object, ...]:
     splits = (problem.train, problem.validation)
     tensors = [t for split in splits for t in (split.inputs, split.targets)]
     shapes = [(t.shape, t.dtype, t.device) for t in tensors]
-    return (shapes, problem.likelihood, problem.epochs, problem.batch_size)
+    has_prior = problem.prior is not None  # with one, a model is made of other layers
+    return (shapes, problem.likelihood, problem.epochs, problem.batch_size, has_prior)
 
 
 class _Training:
@@ -127,7 +128,7 @@ class _Training:
         sampled = cast("Sequence[SampledModel]", models if self.sample_steps else [])
         self.kept = KeptStates(sampled, len(self.sample_steps))
         self.kept_outputs: list[torch.Tensor] = []  # on validation data
-        self.last_loss = math.nan
+        self.last_losses = torch.full((len(models),), math.nan)
 
     def _make_optimiser(self) -> Optimiser:
         flat, grad = self.replicas.flat, self.replicas.grad
@@ -143,8 +144,9 @@ class _Training:
                 trained = self._train_epoch(epoch)
                 scored = self._validate(epoch) if _is_validated(epoch, epochs) else []
                 self._report(epoch, trained, scored)
-        if not self.replicas.flat.isfinite().all():
-            raise _diverged(f"epoch {epochs}: every parameter", self.last_loss)
+        lost = ~self.replicas.flat.isfinite().all(1)
+        if lost.any():
+            raise self._diverged(f"epoch {epochs}: every parameter", lost)
         self.best.restore()
         self.kept.hand_over()
         self.replicas.release()
@@ -193,11 +195,12 @@ class _Training:
 
     def _check(self, epoch: int, losses: torch.Tensor) -> None:
         """Losses of an epoch, ``(n_steps, R)``, must be finite."""
-        totals = losses.mean(1).tolist()
-        for step, total in enumerate(totals, start=1):
-            if not math.isfinite(total):
-                raise _diverged(f"epoch {epoch}, step {step}: the loss", self.last_loss)
-            self.last_loss = total
+        steps = self.step - len(losses)  # before the epoch
+        for i, lost in enumerate(~losses.isfinite(), start=1):
+            if lost.any():
+                self.step = steps + i
+                raise self._diverged(f"epoch {epoch}, step {i}: the loss", lost)
+            self.last_losses = losses[i - 1]
 
     def _validate(self, epoch: int) -> list[Figures]:
         """What is known of each report's replicas at this epoch; the best are kept."""
@@ -211,13 +214,25 @@ class _Training:
             outputs = self.validation.outputs(self.replicas)
         score = self.validation.score(outputs)
         if score.isnan().any():
-            raise _diverged(f"epoch {epoch}: the validation log-likelihood", self.last_loss)
+            raise self._diverged(f"epoch {epoch}: the validation log-likelihood", score.isnan())
         if self.recipe.keep_best and self.recipe.kl_weight_at(epoch, self.budget.epochs) == 1.0:
             self.best.update(score)  # before, the objective is not the ELBO yet
         return [
             self.validation.scores(outputs, members) | more
             for members, more in zip(self._members(), figures, strict=True)
         ]
+
+    def _diverged(self, what: str, lost: torch.Tensor) -> DivergedError:
+        """At the present step, in the first of the ``lost`` replicas, ``(R,)``."""
+        last = self.last_losses[int(lost.nonzero()[0])].item()
+        known = f"last finite loss {last:g}" if math.isfinite(last) else "no loss was finite"
+        hint = "try a lower learning rate or check the scale of the inputs"
+        return DivergedError(
+            f"{what} must be finite, but is not (step {self.step} of {self.n_steps}; {known}); "
+            f"{hint}",
+            step=self.step,
+            last_finite_loss=last if math.isfinite(last) else None,
+        )
 
     def _members(self) -> list[slice]:
         """The replicas that each report speaks for."""
@@ -240,11 +255,6 @@ def _is_validated(epoch: int, epochs: int) -> bool:
 def _mean(figures: Sequence[Figures]) -> Figures:
     """Of the members of an ensemble."""
     return {name: sum(f[name] for f in figures) / len(figures) for name in figures[0]}
-
-
-def _diverged(what: str, last_loss: float) -> DivergedError:
-    hint = "try a lower learning rate or check the scale of the inputs"
-    return DivergedError(f"{what} must be finite, but is not (last loss {last_loss:g}); {hint}")
 
 
 class _Best:

@@ -63,10 +63,10 @@ class VariationalDropout(VariationalMethod):
 
     def make_model(self, problem: Problem) -> Model:
         """The network with multiplicative noise on its weights."""
-        return _DropoutModel(problem, self)
+        return _NoisyModel(problem, self)
 
 
-class _DropoutLayer(GaussianLayer):
+class _NoisyLayer(GaussianLayer):
     def __init__(self, layer: nn.Module, granularity: str, initial_alpha: float) -> None:
         super().__init__(layer)
         ones = (1,) * (self.mean.ndim - 2)
@@ -86,10 +86,10 @@ class _DropoutLayer(GaussianLayer):
         return Posterior(self.alpha() * self.mean.square(), None, kl)
 
 
-class _DropoutModel(GaussianModel[_DropoutLayer]):
+class _NoisyModel(GaussianModel[_NoisyLayer]):
     def __init__(self, problem: Problem, method: VariationalDropout) -> None:
         settings = (method.granularity, method.initial_alpha)
-        super().__init__(problem, lambda layer: _DropoutLayer(layer, *settings))
+        super().__init__(problem, lambda layer: _NoisyLayer(layer, *settings))
 
     def figures(self) -> dict[str, float]:
         """Mean alpha of each layer, in the order of execution."""

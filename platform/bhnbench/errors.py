@@ -68,7 +68,18 @@ class RunError(BhnbenchError):
 
 
 class DivergedError(RunError):
-    """A loss or an output is no longer finite."""
+    """A loss or an output is no longer finite.
+
+    Attributes:
+        step: the optimiser's step at which it was seen, from 1; None if there is none.
+        last_finite_loss: of the replica that diverged, before that step; None if there is none.
+    """
+
+    def __init__(
+        self, message: str, *, step: int | None = None, last_finite_loss: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.step, self.last_finite_loss = step, last_finite_loss
 
 
 class UnsupportedError(RunError):

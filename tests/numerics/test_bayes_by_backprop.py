@@ -16,8 +16,8 @@ from bhnbench.errors import ContractError, UnsupportedError
 from bhnbench.likelihoods import Gaussian
 from bhnbench.testing.problems import make_problem
 from bhnbench_methods.bayes_by_backprop import BayesByBackprop
-from bhnbench_methods.maximum_likelihood import MaximumLikelihood
 from bhnbench_methods.gaussian_weights import GaussianModel
+from bhnbench_methods.maximum_likelihood import MaximumLikelihood
 
 F64 = torch.float64
 NOISE_SD = 0.5
@@ -143,6 +143,26 @@ def test_a_foreign_prior_is_refused(other: str | None, message: str) -> None:
     prior = object() if other is None else BayesByBackprop().make_model(make_problem(other))
     with pytest.raises(ContractError, match=message):
         BayesByBackprop().make_model(replace(problem, prior=prior))
+
+
+def test_problems_with_and_without_a_prior_are_told_apart_in_one_fit() -> None:
+    problem = make_problem("classification", epochs=2)
+    method = BayesByBackprop(initial_sd=0.2)
+    earlier = method.fit(problem, rng=rng(7), report=lambda *_: None)
+    problems = [problem, replace(problem, prior=earlier)]
+    for order in (problems, problems[::-1]):
+        kls: list[list[float]] = [[], []]
+        method.fit_many(
+            order,
+            rngs=[rng(), rng()],
+            reports=[lambda _, m, kl=kl: kl.append(m["kl"]) for kl in kls],
+            warm_starts=[None, None],
+        )
+        for one, kl in zip(order, kls, strict=True):
+            alone: list[float] = []
+            method.fit(one, rng=rng(), report=lambda _, m, kl=alone: kl.append(m["kl"]))
+            assert kl == pytest.approx(alone, rel=1e-4)
+        assert kls[0][0] != pytest.approx(kls[1][0], rel=0.1)
 
 
 def test_who_takes_no_prior_says_so() -> None:
