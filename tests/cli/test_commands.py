@@ -10,54 +10,13 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from bhnbench_doubles.command_line import DOCUMENT, SUSPECT, call
 from sqlalchemy import create_engine, text
 
 from bhnbench.cli.main import COMMANDS, main
-from bhnbench.contract import Outcome
-from bhnbench.engine.coordinator import Coordinator
 from bhnbench.home import Home
 from bhnbench.ledger.ledger import Ledger
-from bhnbench.runs import Cost, RunResult
 from bhnbench.sweep.document import read_sweep
-
-DOCUMENT = """\
-name: demo
-tasks: [guess]
-methods: [constant, {name: constant, x: 0.1}, {name: failing, x: 0.5}]
-search: {sampler: random, trials: 3}
-evaluate: {seeds: 2}
-"""
-SUSPECT = ("posterior samples must differ", "posterior samples must be finite")
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="bhnbench")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A home with a finished sweep, made without Ray."""
-    (tmp_path / "sweep.yaml").write_text(DOCUMENT)
-    home = tmp_path / "home"
-    with Ledger(f"sqlite:///{home / 'ledger.db'}", create=True) as ledger:
-        record = ledger.record_sweep(read_sweep(tmp_path / "sweep.yaml"))
-        coordinator = Coordinator(ledger, record)
-        while (work := coordinator.next_work()) is not None:
-            if work.spec.method.name == "failing":
-                result = RunResult("failed", failure="diverged", message="loss is nan at step 3")
-            else:
-                x = float(work.spec.method.settings["x"] or 0)
-                result = RunResult(
-                    "done",
-                    outcome=Outcome({"closeness": -abs(x - 0.3) + 0.01 * work.spec.seed}),
-                    points=[(step, {"closeness": -1 / step}) for step in range(1, 31)],
-                    warnings=SUSPECT if x == 0.1 and work.spec.seed == 2 else (),
-                    cost=Cost(1.5, 0.5, 100.0),
-                    provenance={"packages": {"torch": "2.13"}, "n_threads": 1},
-                )
-            coordinator.land(work, result)
-    return home
 
 
 def test_every_command_has_help_and_stands_in_the_readme() -> None:
@@ -74,28 +33,6 @@ def test_every_command_has_help_and_stands_in_the_readme() -> None:
 def test_every_command_takes_a_home(name: str) -> None:
     parameters = {p.name: p for p in main.get_command(click.Context(main), name).params}
     assert "--home" in parameters["home"].opts
-
-
-def test_plot_writes_every_figure_in_both_formats(home: Path, tmp_path: Path) -> None:
-    out = tmp_path / "elsewhere"
-    result = call("plot", "demo", "--home", home, "--out", out)
-    assert result.exit_code == 0, result.output
-    names = sorted(path.name for path in out.iterdir())
-    assert names == ["guess-scores.png", "guess-scores.svg"]
-    assert sorted(result.stdout.split()) == [str(out / name) for name in names]
-    assert (out / "guess-scores.png").read_bytes().startswith(b"\x89PNG")
-    assert b"<svg" in (out / "guess-scores.svg").read_bytes()
-    one = call("plot", "--home", home, "--format", "svg", "--json")
-    (path,) = json.loads(one.stdout)
-    assert path == str(home / "figures" / "demo-1" / "guess-scores.svg")
-
-
-def test_plot_says_where_it_cannot_write(home: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    result = call("plot", "--home", home, "--out", tmp_path / "file")
-    assert result.exit_code == 1
-    assert "figures cannot be written" in result.stderr
-    assert result.stderr.count("\n") == 1
 
 
 def test_help_imports_next_to_nothing() -> None:

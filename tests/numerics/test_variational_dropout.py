@@ -11,8 +11,8 @@ from torch import nn
 from bhnbench.contract import Problem, Split
 from bhnbench.testing.problems import make_problem
 from bhnbench_methods.divergences import dropout_kl
-from bhnbench_methods.sparse_variational_dropout import SparseVariationalDropout
 from bhnbench_methods.gaussian_weights import GaussianLayer, GaussianModel
+from bhnbench_methods.sparse_variational_dropout import SparseVariationalDropout
 from bhnbench_methods.variational_dropout import VariationalDropout
 
 F64 = torch.float64
