@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 from bhnbench_methods.layers import evaluating
 from bhnbench_methods.models import Forward, Model
 
-MAX_VMAPPED = 2**15  # parameters of a model; on a CPU larger ones are faster one by one
+MAX_VMAPPED = 2**15  # numbers in a parameter; on a CPU larger ones are faster one by one
 _MAX_SAMPLED = 16  # replicas that are sampled together; the memory bound is for each of them
 
 LogProb = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -37,13 +37,20 @@ class Replicas:
         self.grad = torch.zeros_like(self.flat)
         self.params = self._stack_params()
         self.constants = self._stack_constants()
-        is_faster = self.flat.is_cuda or self.flat[0].numel() <= MAX_VMAPPED
-        self.vmapped = len(models) > 1 and is_stackable and is_faster
+        self.vmapped = len(models) > 1 and is_stackable and self._is_faster_together()
         self.leaves = (
             list(self.params.values())
             if self.vmapped
             else [parameter for model in models for parameter in _trained(model)]
         )
+
+    def _is_faster_together(self) -> bool:
+        """Whether fewer calls save more time than larger operations cost.
+
+        Both grow with the number of layers, so that it is the largest tensor that counts.
+        """
+        largest = max((stacked[0].numel() for stacked in self.params.values()), default=0)
+        return self.flat.is_cuda or largest <= MAX_VMAPPED
 
     def _stack_params(self) -> dict[str, torch.Tensor]:
         names = [name for name, p in self.models[0].named_parameters() if p.requires_grad]

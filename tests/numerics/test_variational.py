@@ -16,6 +16,7 @@ from torch.distributions import Normal
 from torch.func import functional_call, grad, vmap
 
 from bhnbench.testing.problems import make_problem
+from bhnbench_methods import divergences
 from bhnbench_methods.bayes_by_backprop import BayesByBackprop
 from bhnbench_methods.bayes_by_hypernet import BayesByHypernet
 from bhnbench_methods.bayesian_hypernet import BayesianHypernet
@@ -27,10 +28,10 @@ from bhnbench_methods.divergences import (
     log_uniform_kl,
 )
 from bhnbench_methods.fitting import TrainedMethod
+from bhnbench_methods.gaussian_weights import GaussianLayer, Posterior
 from bhnbench_methods.layers import run
 from bhnbench_methods.multiplicative_normalizing_flow import MultiplicativeNormalizingFlow
 from bhnbench_methods.sparse_variational_dropout import SparseVariationalDropout
-from bhnbench_methods.gaussian_weights import GaussianLayer, Posterior
 from bhnbench_methods.variational_dropout import VariationalDropout
 
 F64 = torch.float64
@@ -106,6 +107,14 @@ def test_log_uniform_kl_is_that_of_monte_carlo_up_to_a_constant() -> None:
         assert pair.item() == pytest.approx(difference.mean().item(), abs=4 * error + 0.02)
 
 
+@pytest.fixture(params=["plain", "function"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Gaussian KL of small tensors, and that of large ones."""
+    max_plain = 2**13 if request.param == "plain" else 0
+    monkeypatch.setattr(divergences, "MAX_PLAIN", max_plain)
+
+
+@pytest.mark.usefixtures("path")
 def test_gaussian_kl_is_that_of_torch() -> None:
     mean, log_variance = normal(7, 3), normal(7, 3, seed=1)
     variance, kl = gaussian_kl(mean, log_variance, 0.3)
@@ -115,6 +124,18 @@ def test_gaussian_kl_is_that_of_torch() -> None:
     torch.testing.assert_close(variance, posterior.variance)
 
 
+@pytest.mark.usefixtures("path")
+def test_gaussian_kl_is_that_of_monte_carlo() -> None:
+    mean, log_variance, n = normal(5), normal(5, seed=1) - 1, 100_000
+    q = Normal(mean, (log_variance / 2).exp())
+    w = q.mean + q.stddev * normal(n, 5, seed=2)
+    sampled = (q.log_prob(w) - Normal(0.0, 0.7).log_prob(w)).sum(1)
+    _, kl = gaussian_kl(mean, log_variance, 0.7)
+    error = sampled.std().item() / math.sqrt(n)
+    assert kl.item() == pytest.approx(sampled.mean().item(), abs=4 * error)
+
+
+@pytest.mark.usefixtures("path")
 def test_the_best_prior_has_the_smallest_kl() -> None:
     mean, log_variance = 0.2 * normal(50), normal(50, seed=1) - 4
     variance, kl = gaussian_kl(mean, log_variance, None)
@@ -142,6 +163,7 @@ DIFFERENTIABLE: dict[str, Callable[..., tuple[torch.Tensor, ...]]] = {
 }
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_gradients_of_divergences(name: str) -> None:
     """Against finite differences, alone and under vmap; the wide scale reaches both clips."""
@@ -156,6 +178,21 @@ def test_gradients_of_divergences(name: str) -> None:
         vmap(function)(*inputs)[1],
         torch.stack([function(a, b)[1] for a, b in zip(*inputs, strict=True)]),
     )
+
+
+@pytest.mark.parametrize("prior_sd", [0.3, None])
+def test_small_and_large_tensors_have_the_same_gaussian_kl(
+    prior_sd: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients, on both sides of the size at which the way to them changes."""
+    inputs = normal(4, 6).requires_grad_(), (normal(4, 6, seed=1) - 1).requires_grad_()
+    results = []
+    for max_plain in (23, 24):
+        monkeypatch.setattr(divergences, "MAX_PLAIN", max_plain)
+        variance, kl = gaussian_kl(*inputs, prior_sd)
+        loss = (variance * normal(4, 6, seed=2)).sum() + 3 * kl
+        results.append([variance, kl, *torch.autograd.grad(loss, inputs)])
+    torch.testing.assert_close(*results)
 
 
 def test_a_weight_of_zero_has_a_finite_gradient() -> None:
