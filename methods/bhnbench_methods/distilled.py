@@ -77,9 +77,7 @@ class Distilled(TrainedMethod):
         except BhnbenchError as error:
             raise ValueError(f"teacher: {error}") from error
         if issubclass(cls, Distilled):
-            raise ValueError(
-                f"teacher: must be a method that learns from data, but got {self.teacher!r}"
-            )
+            raise ValueError(f"teacher: must not be distilled itself, but got {self.teacher!r}")
         try:
             return cls(**read_settings(self.teacher_settings, cls, self.teacher))
         except ValueError as error:

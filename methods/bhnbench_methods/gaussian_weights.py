@@ -140,6 +140,10 @@ class GaussianLayer(RandomLayer, ABC):
             variances.append(posterior.bias_variance)
         return torch.cat(means), torch.cat(variances)
 
+    def sampled_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, of what a posterior sample draws from: training may draw from more."""
+        return self.moments(self.posterior())
+
 
 R = TypeVar("R", bound=RandomLayer)
 L = TypeVar("L", bound=GaussianLayer)
@@ -217,7 +221,7 @@ class GaussianModel(RandomModel, Generic[L]):
 
     def drawer(self, rng: torch.Generator) -> Draw[torch.Tensor]:
         """One draw of all weights a sample."""
-        moments = [layer.moments(layer.posterior()) for layer in self.layers]
+        moments = [layer.sampled_moments() for layer in self.layers]
         means, variances = (torch.cat(parts) for parts in zip(*moments, strict=True))
         sds = variances.sqrt()
         return lambda n: torch.addcmul(means, sds, normals(n, len(means), rng, like=means))

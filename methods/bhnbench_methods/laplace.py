@@ -58,7 +58,8 @@ class Laplace(TrainedMethod):
 
     Departures: predictions are averages over samples, not the probit approximation, so that all
     methods are scored alike; the precision of the prior is one for all layers, and is never tuned
-    on validation data.
+    on validation data, nor is it the ``weight_decay`` of training unless it is set to that; w* is
+    the network of the best validation epoch, which may be short of the maximum.
 
     ``pip install 'bhnbench[laplace]'`` brings torchvision along, which the library declares but
     does not need; where its build is not torch's, the library cannot be imported. Without it:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bhnbench.errors import UnsupportedError
+from bhnbench.errors import ContractError, UnsupportedError
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TINY = 1e-6  # size of a unit's weights where all were zero
@@ -104,6 +104,9 @@ def trace(network: nn.Module, inputs: torch.Tensor) -> Trace:
 
     A layer is found where the network calls it; one whose weights the network reads by itself
     stays as it is.
+
+    Raises:
+        ContractError: the network does not return a tensor.
     """
     sites: dict[str, Site] = {}
     sizes = [inputs[0].numel()]
@@ -128,7 +131,12 @@ def trace(network: nn.Module, inputs: torch.Tensor) -> Trace:
         for name, module in network.named_modules():
             handle = module.register_forward_hook(partial(record, name), with_kwargs=True)
             hooks.enter_context(handle)
-        network(inputs)
+        outputs = network(inputs)
+    if not isinstance(outputs, torch.Tensor):
+        raise ContractError(
+            "the network must return one tensor of outputs, (n, n_outputs), but returned a "
+            f"{type(outputs).__name__}; return the outputs alone"
+        )
     return Trace(tuple(sites.values()), sum(sizes))
 
 
@@ -260,8 +268,9 @@ def run(
         if any(error.obj is layer for layer in layers):
             raise UnsupportedError(
                 f"the network must call its layers, but reads {error.name!r} of one that the "
-                "method replaces; write layer(x) (of torch's transformers: switch off "
-                "torch.backends.mha.set_fastpath_enabled), or use a method that replaces no layers"
+                "method replaces; write layer(x) (of torch's transformers: call "
+                "torch.backends.mha.set_fastpath_enabled(False)), or use a method that replaces "
+                "no layers"
             ) from error
         raise
     finally:

@@ -27,9 +27,9 @@ class SparseLayer(GaussianLayer):
         _, _, log_alpha = additive_log_uniform_kl(self.mean, self.log_variance)
         return log_alpha < self.threshold
 
-    def moments(self, posterior: Posterior) -> tuple[torch.Tensor, torch.Tensor]:
+    def sampled_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance, both zero where a weight is pruned."""
-        mean, variance = super().moments(posterior)
+        mean, variance = super().sampled_moments()
         kept = self.kept().flatten()
         return mean * kept, variance * kept
 

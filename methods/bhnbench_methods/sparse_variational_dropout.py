@@ -117,7 +117,7 @@ class _SparseModel(GaussianModel[SparseLayer]):
         """Outputs of the pruned network, or under one draw a sample of the weights left."""
         if self.is_random:
             return super().sample(inputs, n_samples, rng=rng)
-        means = torch.cat([layer.moments(layer.posterior())[0] for layer in self.layers])
+        means = torch.cat([layer.sampled_moments()[0] for layer in self.layers])
         return repeat_outputs(
             lambda x: self.run_with(x, means), inputs, n_samples, n_activations=self.n_activations
         )

@@ -181,7 +181,7 @@ def test_settings_reach_the_teacher():
             {"teacher": "mc_dropot"},
             r"teacher: no method 'mc_dropot' .*did you mean 'mc_dropout'\?",
         ),
-        ({"teacher": "distilled"}, "teacher: must be a method that learns from data"),
+        ({"teacher": "distilled"}, "teacher: must not be distilled itself"),
         ({"teacher_settings": "rat: 1"}, r"mc_dropout has no field 'rat'; did you mean 'rate'\?"),
         ({"teacher_settings": "rate: 2"}, r"rate must be in \[0, 0.99\], but got 2"),
         ({"teacher_settings": "rate: yes"}, "rate must be a number, but got 'yes'"),

@@ -141,11 +141,45 @@ def test_drawn_weights_have_the_posterior_where_they_are_left() -> None:
     ).make_model(problem)
     for layer in model.layers:
         log_alpha = -3.0 - layer.mean.square().log()
-        mean, variance = layer.moments(layer.posterior())
+        mean, variance = layer.sampled_moments()
         kept = (log_alpha < 1).flatten()
         assert 0.2 < kept.double().mean() < 0.9
         torch.testing.assert_close(mean, layer.mean.flatten() * kept)
         torch.testing.assert_close(variance, torch.exp(torch.tensor(-3.0)).double() * kept)
+
+
+class Repeated(nn.Module):
+    """Calls a layer twice, so that its weights are drawn in training."""
+
+    def __init__(self, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(n_inputs, 16)
+        self.again = nn.Linear(16, 16)
+        self.last = nn.Linear(16, n_outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.again(self.again(self.first(x).relu()).relu()).relu()
+        outputs: torch.Tensor = self.last(hidden)
+        return outputs
+
+
+def test_pruned_weights_of_a_layer_called_twice_go_on_in_training() -> None:
+    """A draw without those that are pruned would have no gradient: the root of zero has none."""
+    problem = make_problem("regression", epochs=30)
+    n_inputs, n_outputs = problem.train.inputs.shape[1], 2 * problem.train.targets.shape[1]
+    problem = replace(problem, network=lambda: Repeated(n_inputs, n_outputs))
+    method = SparseVariationalDropout(learning_rate=1e-2)
+    fitted = method.fit(problem, rng=rng(), report=no_report)
+    assert fitted.sparsity()["again"] > 0.5
+    assert all(parameter.isfinite().all() for parameter in fitted.parameters())
+    (again,) = (x for x in method.make_model(problem).layers if x.mean.shape == (16, 16))
+    with torch.no_grad():
+        again.log_variance.copy_(again.mean.square().log() + 5)  # log alpha: beyond the threshold
+    drawn, _ = again.drawn(torch.ones(again.mean.numel(), dtype=again.mean.dtype))
+    drawn.weight.sum().backward()
+    assert not again.kept().any()
+    assert (again.mean.grad == 1).all()
+    assert (again.log_variance.grad > 0).all()
 
 
 def test_schedules_are_those_of_the_paper() -> None:
