@@ -54,6 +54,9 @@ class BayesByHypernet(VariationalMethod):
     ``bayesian_hypernet``; Adam; one trunk for all, scaled to ``initial_sd``. Version 1's toy code
     labels half of what is generated as prior; that cannot be chosen.
 
+    The fit returns the epoch of the highest validation log-likelihood; gradients of a norm above
+    10 are clipped.
+
     Source: Pawlowski, Brock, Lee, Rajchl and Glocker (2017), "Implicit weight uncertainty in
     neural networks", version 1, https://arxiv.org/abs/1711.01297v1, and version 2,
     https://arxiv.org/abs/1711.01297v2; nearest neighbours: Wang, Kulkarni and

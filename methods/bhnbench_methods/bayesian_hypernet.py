@@ -53,6 +53,9 @@ class BayesianHypernet(VariationalMethod):
     tanh; a block's matrices have gains that start near zero but are not normalised; predicted
     probabilities are not clipped to [0.001, 0.999].
 
+    The fit returns the epoch of the highest validation log-likelihood; gradients of a norm above
+    10 are clipped.
+
     Source: Krueger, Huang, Islam, Turner, Lacoste and Courville (2017), "Bayesian
     hypernetworks", sections 3-4, https://arxiv.org/abs/1710.04759.
     """

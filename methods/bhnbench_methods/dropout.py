@@ -32,6 +32,9 @@ class Dropout(DropoutMethod):
     Departure: kept activations are scaled up in training instead of weights down in prediction,
     which is the same network with weights in other units.
 
+    The fit returns the epoch of the highest validation log-likelihood; gradients of a norm above
+    10 are clipped.
+
     Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov (2014), "Dropout: a simple
     way to prevent neural networks from overfitting", sections 4 and 10,
     https://jmlr.org/papers/v15/srivastava14a.html.

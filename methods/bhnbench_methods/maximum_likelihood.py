@@ -23,6 +23,9 @@ class MaximumLikelihood(TrainedMethod):
     and Conv layers: 0 is maximum likelihood, more is maximum a posteriori (MAP). It is in units
     of the prior, not of the mean loss, so that it fades as data come in.
 
+    The fit returns the epoch of the highest validation log-likelihood; gradients of a norm above
+    10 are clipped.
+
     Source: MacKay (1992), "A practical Bayesian framework for backpropagation networks",
     https://doi.org/10.1162/neco.1992.4.3.448.
     """

@@ -43,6 +43,9 @@ class MCDropout(DropoutMethod):
     squared length-scale, and nothing else needs to be tuned to its size. Posterior samples have
     masks of zeros and ones with learned rates too, of which the smooth ones are a relaxation.
 
+    The fit returns the epoch of the highest validation log-likelihood; gradients of a norm above
+    10 are clipped.
+
     Source: Gal and Ghahramani (2016), "Dropout as a Bayesian approximation", equations 3-6,
     https://arxiv.org/abs/1506.02142; Gal, Hron and Kendall (2017), "Concrete dropout",
     equations 1-5, https://arxiv.org/abs/1705.07832.

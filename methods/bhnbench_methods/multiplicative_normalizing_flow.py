@@ -24,12 +24,12 @@ class MultiplicativeNormalizingFlow(VariationalMethod):
     """A posterior over all weights in which those of one input, or filter, depend on each other.
 
     Use it where Bayes by backprop's independent weights are too poor, at three to four times the
-    time of one network and twice its parameters. Each layer has a random vector z, one number for
-    each input of a Linear layer and each filter of a Conv layer, made by a flow: ``z = 1 +
-    h(eps)``, ``eps ~ N(0, I)``. Given z, weights are ``w_ij ~ N(z_i mu_ij, sd_ij^2)``, and biases
-    ``N(mu_j, sd_j^2)``. It minimises, with one z a minibatch and the pre-activations of each
-    example drawn on their own (local reparameterisation; weights, where the network calls a layer
-    twice),
+    time of one wide network, more of a small one, and twice its parameters. Each layer has a
+    random vector z, one number for each input of a Linear layer and each filter of a Conv layer,
+    made by a flow: ``z = 1 + h(eps)``, ``eps ~ N(0, I)``. Given z, weights are ``w_ij ~ N(z_i
+    mu_ij, sd_ij^2)``, and biases ``N(mu_j, sd_j^2)``. It minimises, with one z a minibatch and the
+    pre-activations of each example drawn on their own (local reparameterisation; weights, where
+    the network calls a layer twice),
 
         -1/N sum_i E[log p(y_i | x_i, w)] + KL / N
         KL <= E[KL(q(w | z) || p(w)) + log q(z) - log r(z | w)]

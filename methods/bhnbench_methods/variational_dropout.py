@@ -45,6 +45,9 @@ class VariationalDropout(VariationalMethod):
     type B); alpha is the sigmoid of what is learned, not clipped at one, where its gradient
     would vanish for good; the KL is not scaled down.
 
+    The fit returns the epoch of the highest validation log-likelihood; gradients of a norm above
+    10 are clipped.
+
     Source: Kingma, Salimans and Welling (2015), "Variational dropout and the local
     reparameterization trick", sections 2.3 and 3, https://arxiv.org/abs/1506.02557.
     """
