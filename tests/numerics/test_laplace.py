@@ -346,7 +346,7 @@ def test_a_library_that_cannot_be_imported_is_told_with_its_reason(monkeypatch, 
     [
         (
             {},
-            lambda: nn.PReLU(2),
+            lambda: nn.Sequential(nn.PReLU(2), nn.ConstantPad1d((0, 1), 0.0)),
             "it needs a Linear or Conv layer to train, but the network has none",
         ),
         (
