@@ -27,11 +27,8 @@ def check_trainable(model: Model) -> None:
         )
 
 
-def rehearse(model: Model, problem: Problem) -> torch.Tensor:
+def rehearse(model: Model, problem: Problem) -> None:
     """Run a model that nobody needs any more as training and prediction will.
-
-    Returns:
-        One sample of the outputs for two examples.
 
     Raises:
         UnsupportedError: the method cannot do with the network what it must.
@@ -41,7 +38,7 @@ def rehearse(model: Model, problem: Problem) -> torch.Tensor:
     rng = torch.Generator(inputs.device).manual_seed(0)
     with torch.no_grad(), seeded(0, inputs.device), network_explained(problem):
         model.train()(inputs, model.draw_noise(inputs, rng))
-    return predict(model, problem)
+    predict(model, problem)
 
 
 def predict(model: Model, problem: Problem) -> torch.Tensor:
