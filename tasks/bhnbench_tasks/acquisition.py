@@ -10,6 +10,7 @@ import torch
 
 from bhnbench import uncertainty
 from bhnbench.space import Choice
+from bhnbench.uncertainty import class_probabilities, entropy
 
 SCORES: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "bald": uncertainty.bald,
@@ -38,7 +39,8 @@ def choose_points(
     if acquisition == "batch_bald":
         return batch_bald(outputs, n, rng=rng).places
     score = SCORES[acquisition]
-    scores = torch.cat([score(chunk).cpu() for chunk in torch.split(outputs, _CHUNK, dim=1)])
+    chunks = map(class_probabilities, torch.split(outputs, _CHUNK, dim=1))
+    scores = torch.cat([score(probs).cpu() for probs in chunks])
     return scores.round(decimals=_DECIMALS).argsort(descending=True, stable=True)[:n]
 
 
@@ -78,7 +80,7 @@ def batch_bald(
         rng: for the labellings that are sampled, on the CPU.
         n_labellings: more give less Monte-Carlo error and take longer.
     """
-    probs = torch.softmax(logits.double(), dim=-1)
+    probs = class_probabilities(logits)
     gains = probs.new_full((probs.shape[1],), torch.inf)
     labellings = _Labellings.of_nothing(probs)
     places: list[int] = []
@@ -131,8 +133,8 @@ class _Labellings:
     def mean_information(self, probs: torch.Tensor) -> torch.Tensor:
         """``I(y; w)`` of each point's label, given the labelling: ``(s, n, c) -> (n,)``."""
         predictive = torch.tensordot(self.posteriors, probs, dims=1)  # (m, n, c)
-        entropy = self.masses @ _entropy(predictive)
-        return entropy - (self.masses @ self.posteriors) @ _entropy(probs)
+        known = (self.masses @ self.posteriors) @ entropy(probs)
+        return self.masses @ entropy(predictive) - known
 
     def extended(self, probs: torch.Tensor) -> _Labellings:
         """With every label of one more point, whose probabilities are ``(n_samples, c)``."""
@@ -153,8 +155,3 @@ class _Labellings:
         at = (torch.arange(n, device=offset.device) + offset) * (cumulative[-1] / n)
         kept = torch.searchsorted(cumulative, at, right=True).clamp(max=len(cumulative) - 1)
         return _Labellings(self.masses.new_full((n,), 1 / n), self.posteriors[kept])
-
-
-def _entropy(probs: torch.Tensor) -> torch.Tensor:
-    terms: torch.Tensor = torch.special.entr(probs)
-    return terms.sum(-1)

@@ -11,7 +11,7 @@ import torch
 from bhnbench.contract import Checkpoint, Draw, Fit, Holdout, Metric, Outcome, Report
 from bhnbench.detection import AURC, aurc
 from bhnbench.metrics import ACCURACY, BRIER, ECE, NLL, mixture_log_probs, reliability_bins
-from bhnbench.uncertainty import least_confidence
+from bhnbench.uncertainty import class_probabilities, least_confidence
 from bhnbench_tasks.figures.reliability import draw_reliability
 from bhnbench_tasks.image_task import ImageTask
 from bhnbench_tasks.streams import spawn
@@ -63,7 +63,8 @@ class DigitClassification(ImageTask):
         outputs = predictive.sample(scored.inputs, self.n_samples, rng=score_rng).detach()
         probs = mixture_log_probs(outputs).exp()
         # As doubt in float64: in float32 the confidence in many images is 1.
-        risk = aurc(-least_confidence(outputs), probs.argmax(-1) == scored.targets)
+        doubt = least_confidence(class_probabilities(outputs))
+        risk = aurc(-doubt, probs.argmax(-1) == scored.targets)
         bins = reliability_bins(probs, scored.targets)
         return Outcome(
             scores=problem.likelihood.scores(outputs, scored.targets) | {"aurc": risk},

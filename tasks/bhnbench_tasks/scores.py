@@ -48,11 +48,13 @@ def uncertainty_scores(outputs: torch.Tensor) -> dict[str, torch.Tensor]:
         outputs: logits of posterior samples, ``(n_samples, n, n_classes)``.
     """
     chunks = torch.split(outputs.detach(), _CHUNK, dim=1)
-    scores = {name: torch.cat([score(c) for c in chunks]).cpu() for name, score in SCORES.items()}
-    return {
-        name: values.round(decimals=12) if name in _OF_DISAGREEMENT else values
-        for name, values in scores.items()
-    }
+    scored = [_scores(uncertainty.class_probabilities(chunk)) for chunk in chunks]
+    return {name: torch.cat([scores[name] for scores in scored]).cpu() for name in SCORES}
+
+
+def _scores(probs: torch.Tensor) -> dict[str, torch.Tensor]:
+    scores = {name: score(probs) for name, score in SCORES.items()}
+    return scores | {name: scores[name].round(decimals=12) for name in _OF_DISAGREEMENT}
 
 
 def largest_score(name: str, n_classes: int) -> float:

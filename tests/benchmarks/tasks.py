@@ -214,7 +214,7 @@ def passes(predictive: Predictive, images: torch.Tensor) -> None:
 def acquire(predictive: Predictive, images: torch.Tensor) -> None:
     """The ten images of the highest BALD."""
     outputs = predictive.sample(images, N_SAMPLES, rng=make_rng())
-    uncertainty.bald(outputs).topk(10)
+    uncertainty.bald(uncertainty.class_probabilities(outputs)).topk(10)
 
 
 def seconds_of(work: Callable[[], None]) -> float:

@@ -11,13 +11,24 @@ from scipy import stats
 
 from bhnbench import uncertainty
 
+
+def of_logits(score):
+    return lambda logits: score(uncertainty.class_probabilities(logits))
+
+
+predictive_entropy = of_logits(uncertainty.predictive_entropy)
+expected_entropy = of_logits(uncertainty.expected_entropy)
+bald = of_logits(uncertainty.bald)
+variation_ratio = of_logits(uncertainty.variation_ratio)
+least_confidence = of_logits(uncertainty.least_confidence)
+mean_sd = of_logits(uncertainty.mean_sd)
 ALL = [
-    uncertainty.predictive_entropy,
-    uncertainty.expected_entropy,
-    uncertainty.bald,
-    uncertainty.variation_ratio,
-    uncertainty.least_confidence,
-    uncertainty.mean_sd,
+    predictive_entropy,
+    expected_entropy,
+    bald,
+    variation_ratio,
+    least_confidence,
+    mean_sd,
 ]
 
 
@@ -39,12 +50,12 @@ UNDECIDED = log([[[0.5, 0.5]], [[0.5, 0.5]]])
 @pytest.mark.parametrize(
     ("function", "disagree", "agree", "undecided"),
     [
-        (uncertainty.predictive_entropy, math.log(2), 0, math.log(2)),
-        (uncertainty.expected_entropy, 0, 0, math.log(2)),
-        (uncertainty.bald, math.log(2), 0, 0),
-        (uncertainty.variation_ratio, 0.5, 0, 0),  # ties vote for the first class
-        (uncertainty.least_confidence, 0.5, 0, 0.5),
-        (uncertainty.mean_sd, 0.5, 0, 0),
+        (predictive_entropy, math.log(2), 0, math.log(2)),
+        (expected_entropy, 0, 0, math.log(2)),
+        (bald, math.log(2), 0, 0),
+        (variation_ratio, 0.5, 0, 0),  # ties vote for the first class
+        (least_confidence, 0.5, 0, 0.5),
+        (mean_sd, 0.5, 0, 0),
     ],
 )
 def test_closed_forms_with_zero_probabilities(function, disagree, agree, undecided):
@@ -57,45 +68,43 @@ def test_by_hand():
     samples = log([[[0.8, 0.2, 0.0]], [[0.4, 0.6, 0.0]], [[0.6, 0.4, 0.0]]])
     mean_entropy = stats.entropy([0.6, 0.4])
     entropies = [stats.entropy(p) for p in ([0.8, 0.2], [0.4, 0.6], [0.6, 0.4])]
-    assert uncertainty.predictive_entropy(samples).item() == pytest.approx(mean_entropy)
-    assert uncertainty.expected_entropy(samples).item() == pytest.approx(np.mean(entropies))
-    assert uncertainty.bald(samples).item() == pytest.approx(mean_entropy - np.mean(entropies))
-    assert uncertainty.variation_ratio(samples).item() == pytest.approx(1 / 3)
-    assert uncertainty.least_confidence(samples).item() == pytest.approx(0.4)
+    assert predictive_entropy(samples).item() == pytest.approx(mean_entropy)
+    assert expected_entropy(samples).item() == pytest.approx(np.mean(entropies))
+    assert bald(samples).item() == pytest.approx(mean_entropy - np.mean(entropies))
+    assert variation_ratio(samples).item() == pytest.approx(1 / 3)
+    assert least_confidence(samples).item() == pytest.approx(0.4)
     sd = np.std([0.8, 0.4, 0.6])
-    assert uncertainty.mean_sd(samples).item() == pytest.approx((sd + sd + 0) / 3)
+    assert mean_sd(samples).item() == pytest.approx((sd + sd + 0) / 3)
 
 
 def test_two_variation_ratios():
     """By votes (of the mode) and by the mean probability: which class is most likely differs."""
     samples = log([[[0.51, 0.49]], [[0.51, 0.49]], [[0.51, 0.49]], [[0.0, 1.0]]])
-    assert uncertainty.variation_ratio(samples).item() == pytest.approx(1 / 4)
-    assert uncertainty.least_confidence(samples).item() == pytest.approx(3 * 0.51 / 4)
+    assert variation_ratio(samples).item() == pytest.approx(1 / 4)
+    assert least_confidence(samples).item() == pytest.approx(3 * 0.51 / 4)
 
 
 def test_variation_ratio_is_that_of_scipys_mode(logits):
     votes = logits.argmax(-1).numpy()
     expected = 1 - stats.mode(votes, axis=0).count / len(votes)
-    np.testing.assert_allclose(uncertainty.variation_ratio(logits).numpy(), expected)
+    np.testing.assert_allclose(variation_ratio(logits).numpy(), expected)
 
 
 def test_least_confidence_is_one_minus_the_largest_mean_probability(logits):
     expected = 1 - torch.softmax(logits.double(), -1).mean(0).max(-1).values
-    torch.testing.assert_close(uncertainty.least_confidence(logits), expected)
+    torch.testing.assert_close(least_confidence(logits), expected)
 
 
 def test_least_confidence_tells_apart_what_is_nearly_certain():
     """Where one minus the probability is 0 in float64."""
     doubt = torch.tensor([40.0, 60.0, 80.0])
     logits = torch.stack([doubt, torch.zeros(3)], dim=-1).unsqueeze(0)
-    np.testing.assert_allclose(
-        uncertainty.least_confidence(logits).numpy(), np.exp(-doubt.numpy()), rtol=1e-5
-    )
+    np.testing.assert_allclose(least_confidence(logits).numpy(), np.exp(-doubt.numpy()), rtol=1e-5)
 
 
 def test_mean_sd_is_numpys(logits):
     expected = torch.softmax(logits.double(), -1).numpy().std(0).mean(-1)
-    np.testing.assert_allclose(uncertainty.mean_sd(logits).numpy(), expected)
+    np.testing.assert_allclose(mean_sd(logits).numpy(), expected)
 
 
 def test_every_score_is_highest_for_a_planted_outlier(logits):
@@ -104,29 +113,29 @@ def test_every_score_is_highest_for_a_planted_outlier(logits):
     samples = certain + logits / 3
     samples[:, 7] = 20.0 * torch.nn.functional.one_hot(torch.arange(40) % 10, 10).float()
     for function in ALL:
-        if function is not uncertainty.expected_entropy:  # each sample is certain of its class
+        if function is not expected_entropy:  # each sample is certain of its class
             assert function(samples).argmax() == 7
     samples[:, 7] = 0
-    assert uncertainty.expected_entropy(samples).argmax() == 7
+    assert expected_entropy(samples).argmax() == 7
 
 
 def test_entropy_is_scipys(logits):
     expected = stats.entropy(torch.softmax(logits.double(), -1).mean(0).numpy(), axis=-1)
-    np.testing.assert_allclose(uncertainty.predictive_entropy(logits).numpy(), expected)
+    np.testing.assert_allclose(predictive_entropy(logits).numpy(), expected)
 
 
 def test_bald_is_the_mean_divergence_from_the_mean(logits):
     probs = torch.softmax(logits.double(), -1)
     divergence = (probs * (probs.log() - probs.mean(0).log())).sum(-1).mean(0)
-    torch.testing.assert_close(uncertainty.bald(logits), divergence)
+    torch.testing.assert_close(bald(logits), divergence)
 
 
 def test_bounds(logits):
-    assert (uncertainty.bald(logits) <= uncertainty.predictive_entropy(logits)).all()
-    assert (uncertainty.predictive_entropy(logits) <= math.log(10) + 1e-12).all()
-    assert (uncertainty.variation_ratio(logits) <= 0.9).all()
-    assert (uncertainty.least_confidence(logits) <= 0.9 + 1e-12).all()
-    assert (uncertainty.mean_sd(logits) <= 0.3 + 1e-12).all()  # sqrt(0.1 * 0.9)
+    assert (bald(logits) <= predictive_entropy(logits)).all()
+    assert (predictive_entropy(logits) <= math.log(10) + 1e-12).all()
+    assert (variation_ratio(logits) <= 0.9).all()
+    assert (least_confidence(logits) <= 0.9 + 1e-12).all()
+    assert (mean_sd(logits) <= 0.3 + 1e-12).all()  # sqrt(0.1 * 0.9)
     for function in ALL:
         assert (function(logits) >= 0).all()
 
@@ -154,13 +163,11 @@ def test_order_of_samples_and_names_of_classes_do_not_matter(function, logits):
     torch.testing.assert_close(function(logits.flip(-1)), function(logits))
 
 
-@pytest.mark.parametrize(
-    "function", [uncertainty.bald, uncertainty.variation_ratio, uncertainty.mean_sd]
-)
+@pytest.mark.parametrize("function", [bald, variation_ratio, mean_sd])
 def test_one_sample_does_not_disagree_with_itself(function, logits):
     assert function(logits[:1]).abs().max() < 1e-12
 
 
 def test_a_deterministic_model_has_no_mutual_information(logits):
     same = logits[:1].expand(100, -1, -1)
-    assert uncertainty.bald(same).max() < 1e-12
+    assert bald(same).max() < 1e-12

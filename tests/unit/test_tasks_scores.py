@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bhnbench.contract import Outcome
+from bhnbench.uncertainty import class_probabilities
 from bhnbench_tasks.detectors import Ranked, chosen_score, tables
 from bhnbench_tasks.figures.histograms import DrawHistograms, most_chosen
 from bhnbench_tasks.figures.roc import draw_roc
@@ -28,15 +29,19 @@ def test_scores_of_many_images_are_those_of_each():
     logits = torch.randn(3, 2100, 10)
     scores = uncertainty_scores(logits)
     for name, score in SCORES.items():
-        np.testing.assert_allclose(scores[name], score(logits), atol=1e-12)
+        np.testing.assert_allclose(scores[name], score(class_probabilities(logits)), atol=1e-12)
 
 
 def test_least_confidence_is_one_minus_the_largest_mean_probability():
     logits = 3 * torch.randn(7, 50, 10)
     expected = 1 - logits.double().softmax(-1).mean(0).max(-1).values
-    np.testing.assert_allclose(SCORES["least_confidence"](logits), expected, atol=1e-14)
+    np.testing.assert_allclose(
+        uncertainty_scores(logits)["least_confidence"], expected, atol=1e-14
+    )
     surest = torch.tensor([[[0.0, 50.0]], [[0.0, 50.0]]])
-    assert SCORES["least_confidence"](surest).item() == pytest.approx(np.exp(-50.0), rel=1e-6)
+    assert uncertainty_scores(surest)["least_confidence"].item() == pytest.approx(
+        np.exp(-50.0), rel=1e-6
+    )
 
 
 def test_samples_that_are_equal_do_not_disagree():
