@@ -44,8 +44,9 @@ class CyclicalSGHMC(LangevinMethod):
     as one learning rate then suits networks and likelihoods of any scale (without, 0.01 to 0.5).
     The first tenth of the steps with noise is thrown away. Samples are exact for small steps, full
     batches and long cycles; the noise of minibatches, of variance s^2 for the gradient of the mean
-    loss, adds about lr(t) G s^2 N / (2 friction) to the temperature. ``lr_decay`` lowers the peaks
-    tenfold over the fit. Gradients of the mean loss of a norm above 10 are clipped.
+    loss, adds up to lr(t) G s^2 N / (2 friction) to the temperature, and less where an epoch, over
+    which that noise sums to zero, moves the chain little. ``lr_decay`` lowers the peaks tenfold
+    over the fit. Gradients of the mean loss of a norm above 10 are clipped.
 
     Source: Zhang, Li, Zhang, Chen and Wilson (2020), "Cyclical stochastic gradient MCMC for
     Bayesian deep learning", equation 1 and algorithm 2, https://arxiv.org/abs/1902.03932.

@@ -37,7 +37,9 @@ class MultiplicativeNormalizingFlow(VariationalMethod):
     The prior is ``N(0, prior_sd^2)`` for each weight and bias. ``q(w)`` is an integral over z, so
     its KL is only bounded. The auxiliary model ``r(z | w)`` is a flow of its own to a Gaussian,
     whose mean and log standard deviation are linear in the mean of ``tanh(w c)``, c learned; the
-    closer r is to ``q(z | w)``, the tighter the bound. A posterior sample is one z and one draw of
+    closer r is to ``q(z | w)``, the tighter the bound; z must be read from the weights, so that in
+    a layer of one or two outputs the bound is loose, and Bayes by backprop better. A posterior
+    sample is one z and one draw of
     all weights.
 
     As for Bayes by backprop, the KL of a wide network on few data is far from its optimum when

@@ -67,9 +67,10 @@ class Langevin:
     friction)))``: right to first order. While G adapts it is not, at any step size: G then varies
     with w, and the term for its slope is left out.
 
-    A minibatch's gradient has noise of its own, of variance s^2 for a parameter. It heats the
-    chain: the temperature is higher by about ``lr G s^2 N / (2 friction)``, for which nothing
-    corrects.
+    A minibatch's gradient has noise of its own, of variance s^2 for a parameter. Were minibatches
+    independent, the temperature were higher by about ``lr G s^2 N / (2 friction)``. Those of an
+    epoch share out its examples, so their noise sums to zero over an epoch: a chain that moves
+    little in one is heated less. Nothing corrects for it.
     """
 
     friction: float = 1.0  # 1 is plain Langevin dynamics, less keeps momentum

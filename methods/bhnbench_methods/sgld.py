@@ -20,10 +20,11 @@ class SGLD(LangevinMethod):
     """Stochastic-gradient Langevin dynamics: a Markov chain over all parameters.
 
     Use it for samples of the posterior itself, without a family that limits them: exact for small
-    steps, full batches and long chains. With minibatches the noise of their gradients heats the
-    chain: at variance s^2 for the mean loss, temperature + learning_rate G s^2 N / 2 is sampled,
-    and larger steps spread it too, so a posterior that looks too wide asks for a lower
-    ``learning_rate``, larger batches or a lower ``temperature``. Training costs up to twice that
+    steps, full batches and long chains. With minibatches the noise of their gradients, of variance
+    s^2 for that of the mean loss, heats the chain: by up to learning_rate G s^2 N / 2, and by less
+    where an epoch, over which that noise sums to zero, moves the chain little. Larger steps spread
+    it too, so a posterior that looks too wide asks for a lower ``learning_rate``, larger batches or
+    a lower ``temperature``. Training costs up to twice that
     of one network, ``n_kept`` networks are held in memory, and a sample costs a forward pass. Each
     step moves the parameters w of U(w) = -log p(data, w), estimated on a minibatch of the N
     examples, by
