@@ -12,7 +12,13 @@ import torch
 from bhnbench.contract import Method, Predictive, Problem, Report
 from bhnbench.errors import ContractError, UnsupportedError
 from bhnbench.space import Float, check_settings, hyperparameter
-from bhnbench_methods.checks import check_data, check_finite, check_outputs
+from bhnbench_methods.checks import (
+    check_call,
+    check_finite,
+    check_outputs,
+    check_problem,
+    kind_of,
+)
 from bhnbench_methods.diagnostics import check_posterior
 from bhnbench_methods.models import Model, is_stackable, structure
 from bhnbench_methods.rehearsal import check_trainable, network_explained, predict, rehearse
@@ -61,7 +67,7 @@ class TrainedMethod(Method):
         if problem.prior is not None and not self.takes_prior:
             return _TAKES_NO_PRIOR
         try:
-            check_data(problem)
+            check_problem(problem)
             rehearse(_make(self, problem, seed=0), problem)
         except (UnsupportedError, ContractError) as error:
             return str(error)
@@ -92,7 +98,15 @@ class TrainedMethod(Method):
         report: Report,
         warm_start: Predictive | None = None,
     ) -> Predictive:
-        """Fit one replica."""
+        """Fit one replica.
+
+        Raises:
+            ContractError: the arguments, the data, the budget or the network's outputs are not
+                what they must be.
+            UnsupportedError: the method cannot do this problem.
+            DivergedError: a loss is no longer finite.
+        """
+        check_call(problem, rng, report)
         fits = self.fit_many([problem], rngs=[rng], reports=[report], warm_starts=[warm_start])
         return fits[0]
 
@@ -149,7 +163,7 @@ def fit_models(
         UnsupportedError: the network cannot be what the method makes of it.
     """
     for problem in problems:
-        check_data(problem)
+        check_problem(problem)
         check_finite(problem)
     streams, models = [], []
     for problem, rng, members in zip(problems, rngs, warm_starts, strict=True):
@@ -192,7 +206,7 @@ def _continue_from(model: Model, earlier: Predictive) -> None:
     """Copy the parameters and buffers of an earlier fit."""
     maker = earlier.made_by if isinstance(earlier, Model) else ""
     if maker != model.made_by or not isinstance(earlier, type(model)):
-        got = f"one of {maker}" if maker else f"a {type(earlier).__name__}"
+        got = f"one of {maker}" if maker else kind_of(earlier)
         raise ContractError(
             f"warm_start must be what an earlier fit of {model.made_by} returned, but got {got}"
         )

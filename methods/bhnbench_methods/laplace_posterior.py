@@ -11,6 +11,7 @@ from torch.func import functional_call, jvp
 
 from bhnbench.contract import Problem
 from bhnbench.errors import UnsupportedError
+from bhnbench_methods.checks import check_rng
 from bhnbench_methods.curvature import Curvature, scripting_silenced
 from bhnbench_methods.layers import evaluating
 from bhnbench_methods.models import PointModel
@@ -50,6 +51,7 @@ class LaplacePosterior(nn.Module):
         self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
     ) -> torch.Tensor:
         """Outputs under one draw of the weights a sample."""
+        check_rng(rng)
         n_random = sum(self.curvature.sizes)
         mean = self.point.network.get_parameter(self.names[0])
 

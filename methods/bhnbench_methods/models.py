@@ -11,6 +11,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from bhnbench.contract import Problem
+from bhnbench_methods.checks import check_made, check_rng
 from bhnbench_methods.layers import LAYERS, trace
 from bhnbench_methods.predictive import Draw, repeat_outputs, sample_outputs
 from bhnbench_methods.streams import seeded
@@ -65,6 +66,7 @@ class RandomModel(Model):
         self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
     ) -> torch.Tensor:
         """Outputs under one draw a sample, the same for all inputs."""
+        check_rng(rng)
         return sample_outputs(
             self.run_with,
             inputs,
@@ -108,7 +110,9 @@ class PointModel(Model):
 def new_network(problem: Problem) -> nn.Module:
     """The problem's network on the device, and in the floating-point type, of its inputs."""
     inputs = problem.train.inputs
-    network = problem.network().to(inputs.device)
+    network = problem.network()
+    check_made(network)
+    network.to(inputs.device)
     return network.to(inputs.dtype) if inputs.is_floating_point() else network
 
 

@@ -9,9 +9,11 @@ import torch
 from torch.func import vmap
 
 from bhnbench.errors import ContractError
+from bhnbench_methods.checks import check_tensor
 
 MAX_ACTIVATIONS = 2**22  # numbers alive at once in one chunk: 16 MiB in float32
 MAX_DRAWN = 2**22  # random numbers drawn at once; another value gives other samples
+_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 N_TOGETHER = 8  # samples in a chunk: enough to make what they share cheap
 
 # The random part of them.
@@ -51,9 +53,10 @@ def sample_outputs(
         n_activations: numbers that ``run`` computes for one example.
 
     Raises:
-        ContractError: ``n_samples`` is not positive.
+        ContractError: ``n_samples`` is not positive, or the inputs are of another type than those
+            of training.
     """
-    _check(n_samples)
+    _check(inputs, n_samples)
     n_rows = max(MAX_ACTIVATIONS // n_activations, 1)
     n_block = max(MAX_DRAWN // max(n_random, 1), 1)
     # Few samples a chunk where their weights are large, so that many inputs meet each of them.
@@ -78,15 +81,16 @@ def repeat_outputs(
     """``run(inputs)``, computed once in chunks, as ``n_samples`` equal samples.
 
     Raises:
-        ContractError: ``n_samples`` is not positive.
+        ContractError: as ``sample_outputs`` does.
     """
-    _check(n_samples)
+    _check(inputs, n_samples)
     chunks = _chunks(inputs, max(MAX_ACTIVATIONS // n_activations, 1))
-    outputs = torch.cat([run(chunk) for chunk in chunks])
+    outputs = torch.cat([_run(run, chunk) for chunk in chunks])
     return outputs.expand(n_samples, *outputs.shape)
 
 
-def _check(n_samples: int) -> None:
+def _check(inputs: torch.Tensor, n_samples: int) -> None:
+    check_tensor("inputs", inputs)
     if n_samples < 1:
         raise ContractError(f"n_samples must be at least 1, but got {n_samples}; ask for one")
 
@@ -107,9 +111,35 @@ def _over_samples(
                 raise
             except RuntimeError:  # where it is not vmap's, it comes again
                 is_vmapped = False
-        return torch.stack([run(inputs, sample) for sample in _unstack(weights)])
+        samples = _unstack(weights)
+        return torch.stack([_run(run, inputs, sample) for sample in samples])
 
     return batched
+
+
+def _run(run: Callable[..., torch.Tensor], inputs: torch.Tensor, *weights: object) -> torch.Tensor:
+    """``run(inputs, *weights)``; where it fails for the type of the inputs alone, say so."""
+    try:
+        return run(inputs, *weights)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        types = (inputs.dtype, *_FLOATS)
+        wanted = next((t for t in types if _runs(run, inputs[:1].to(t), *weights)), None)
+        if wanted in (None, inputs.dtype):
+            raise
+        raise ContractError(
+            f"inputs must be {wanted}, as in training, but got {inputs.dtype}; use "
+            f"inputs.to({wanted})"
+        ) from error
+
+
+def _runs(run: Callable[..., torch.Tensor], *args: object) -> bool:
+    try:
+        run(*args)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _unstack(weights: Weights) -> Iterator[Weights]:

@@ -69,7 +69,7 @@ def network_explained(problem: Problem) -> Iterator[None]:
         yield
     except (BhnbenchError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         inputs = problem.train.inputs
         got = f"rows of shape {tuple(inputs.shape[1:])}, {inputs.dtype}"
         fix = "" if inputs.is_floating_point() else "; try inputs.float()"

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 from bhnbench.cli.options import duration
@@ -15,8 +12,6 @@ from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import RunRecord, SweepRecord
 from bhnbench.status import StudyStatus, study_statuses
 from bhnbench.words import counted
-
-REFRESH_SECONDS = 0.5
 
 
 class Progress:
@@ -30,26 +25,6 @@ class Progress:
         self._first_landed = 0.0
         self._n_landed = 0
         self._n_planned = 0
-        self._live = Live(
-            console=console,
-            get_renderable=self._table,
-            refresh_per_second=1 / REFRESH_SECONDS,
-            transient=True,
-        )
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
 
     def started(self, ledger: Ledger, record: SweepRecord) -> None:
         """The driver knows what is to do."""
@@ -76,7 +51,8 @@ class Progress:
             soft_wrap=True,
         )
 
-    def _table(self) -> Table | str:
+    def table(self) -> Table | str:
+        """What a terminal shows."""
         if self._record is None or self._ledger is None:
             return "starting Ray"
         statuses = study_statuses(self._ledger, self._record.studies, self._record.n_seeds)

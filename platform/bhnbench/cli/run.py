@@ -11,8 +11,8 @@ from bhnbench.cli.options import any_home_option, console, duration, json_option
 from bhnbench.contract import Metric
 from bhnbench.errors import BhnbenchError, InvalidSweepError
 from bhnbench.plugins import Kind
-from bhnbench.runs import Point
-from bhnbench.specs import Phase
+from bhnbench.runs import RunResult
+from bhnbench.specs import Phase, PluginSpec, RunSpec
 
 
 @click.command()
@@ -46,40 +46,46 @@ def run(
     as_json: bool,
 ) -> None:
     """Run METHOD on TASK once in this process and print the scores; nothing is recorded."""
-    from bhnbench.runner import execute, load_task
-    from bhnbench.specs import RunSpec
-    from bhnbench.sweep.entries import bind
-
     names: dict[Kind, str] = {"task": task, "method": method}
-    settings = _read_overrides(overrides, names)
-    plugins, mistakes = {}, []
-    for kind, name in names.items():
-        try:
-            plugins[kind] = bind(kind, name, settings[kind])
-        except ValueError as error:
-            mistakes += [
-                _place(kind, name, settings[kind], line) for line in str(error).splitlines()
-            ]
-    if mistakes:
-        raise InvalidSweepError(mistakes)
+    plugins = _bind(names, _read_overrides(overrides, names))
     phase: Phase = "search" if holdout == "validation" else "evaluate"
     spec = RunSpec(plugins["task"], plugins["method"], phase, seed)
-    result = execute(spec, n_threads=threads)
+    result = _execute(spec, threads)
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
     if result.outcome is None:
         raise BhnbenchError(f"the run failed ({result.failure}): {result.message}")
-    reported = _last_reported(result.points)
-    if as_json:
-        content = {"key": spec.key, "scores": dict(result.outcome.scores), "reported": reported}
-        print_json(content | {"warnings": list(result.warnings), "cost": asdict(result.cost)})
-        return
-    _print_scores(load_task(spec.task).metrics, result.outcome.scores)
-    if reported:
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in reported.items())
-        click.echo(f"last reported while it ran: {figures}")
-    seconds = duration(result.cost.fit_seconds), duration(result.cost.score_seconds)
-    click.echo(f"scored on {holdout}, seed {seed}; fitting {seconds[0]}, scoring {seconds[1]}")
+    _print_result(spec, result, result.outcome.scores, as_json=as_json)
+
+
+def _bind(
+    names: Mapping[Kind, str], settings: Mapping[str, Mapping[str, object]]
+) -> dict[Kind, PluginSpec]:
+    """Task and method with their settings, checked."""
+    from bhnbench.sweep.entries import bind
+
+    plugins: dict[Kind, PluginSpec] = {}
+    mistakes = []
+    for kind, name in names.items():
+        try:
+            plugins[kind] = bind(kind, name, settings[kind])
+        except ValueError as error:
+            lines = str(error).splitlines()
+            mistakes += [_place(kind, name, settings[kind], line) for line in lines]
+    if mistakes:
+        raise InvalidSweepError(mistakes)
+    return plugins
+
+
+def _execute(spec: RunSpec, n_threads: int) -> RunResult:
+    """The run, with its progress on a terminal's standard error."""
+    from bhnbench.cli.live import RunProgress, shown
+    from bhnbench.runner import execute, load_task
+
+    load_task(spec.task).prepare()  # a download shows its own progress
+    progress = RunProgress(f"{spec.task.name} / {spec.method.name}")
+    with shown(console(stderr=True), progress.line):
+        return execute(spec, listen=progress.listen, n_threads=n_threads)
 
 
 def _place(kind: Kind, name: str, settings: Collection[str], mistake: str) -> str:
@@ -122,9 +128,23 @@ def _whose(key: str, names: Mapping[Kind, str]) -> str:
     return f"; did you mean {' or '.join(owners)}?" if owners else ""
 
 
-def _last_reported(points: Sequence[Point]) -> dict[str, float]:
-    """The last value of everything that was reported."""
-    return {name: value for _, metrics in points for name, value in metrics.items()}
+def _print_result(
+    spec: RunSpec, result: RunResult, scores: Mapping[str, float], *, as_json: bool
+) -> None:
+    from bhnbench.cli.live import figures, last_reported
+    from bhnbench.runner import load_task
+
+    reported = last_reported(result.points)
+    if as_json:
+        content = {"key": spec.key, "scores": dict(scores), "reported": reported}
+        print_json(content | {"warnings": list(result.warnings), "cost": asdict(result.cost)})
+        return
+    _print_scores(load_task(spec.task).metrics, scores)
+    if reported:
+        click.echo(f"last reported while it ran: {figures(reported)}")
+    fitting, scoring = duration(result.cost.fit_seconds), duration(result.cost.score_seconds)
+    where = f"scored on {spec.holdout}, seed {spec.seed}"
+    click.echo(f"{where}; fitting {fitting}, scoring {scoring}")
 
 
 def _print_scores(metrics: Iterable[Metric], scores: Mapping[str, float]) -> None:

@@ -52,6 +52,7 @@ def sweep(file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, ho
         return
     _prepare_tasks(statuses)
     with interrupts_deferred():
+        from bhnbench.cli.live import shown
         from bhnbench.cli.progress import Progress
         from bhnbench.driver import drive
         from bhnbench.leaderboard.ranking import build_leaderboard
@@ -59,8 +60,10 @@ def sweep(file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, ho
         from bhnbench.ledger.ledger import Ledger
         from bhnbench.status import study_statuses
 
-    with Progress(console(stderr=True)) as progress:
-        anything_left = any(status.n_left for status in statuses)
+    stderr = console(stderr=True)
+    progress = Progress(stderr)
+    anything_left = any(status.n_left for status in statuses)
+    with shown(stderr, progress.table):
         end = drive(document, home, progress, anything_left=anything_left)
     with Ledger(home.ledger) as ledger:
         record = end.record

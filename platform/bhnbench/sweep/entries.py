@@ -12,10 +12,11 @@ from typing import Any
 from bhnbench import plugins
 from bhnbench.contract import Method, Metric, Task
 from bhnbench.errors import BhnbenchError, DataError, did_you_mean
-from bhnbench.space import Choice, Field, Float, Int, Space, Value, fields_of, settings_of
+from bhnbench.space import Field, Space, Value, fields_of, files_of, settings_of
 from bhnbench.specs import PluginSpec
-from bhnbench.sweep.parameters import read_parameter
+from bhnbench.sweep.parameters import check_parameter, outermost
 from bhnbench.sweep.yaml_file import Document, KeyPath, Mistake
+from bhnbench.yaml_text import in_yaml
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,12 @@ def _spec(plugin: plugins.Plugin, cls: type, values: Mapping[str, Value]) -> Plu
     instance: Method | Task = cls(**values)
     data = instance.data_digest if isinstance(instance, Task) else ""
     return PluginSpec(
-        plugin.name, instance.version, settings_of(instance), plugin.target, data_digest=data
+        plugin.name,
+        instance.version,
+        settings_of(instance),
+        plugin.target,
+        data_digest=data,
+        files=files_of(instance),
     )
 
 
@@ -100,8 +106,12 @@ class EntryReader:
         """The tasks; ``metric`` is the sweep's, or None for each task's primary one."""
         found = []
         for path, entry, label in self._labelled("tasks"):
-            cls, spec = self._bind("task", path, entry, reserved={"name", "label"})
-            chosen = self._metric(cls.metrics, metric, entry["name"]) if cls else None
+            plugin = self._load("task", path, entry["name"])
+            if plugin is None:
+                continue
+            spec = self._bind(plugin, path, entry, _settings(entry))
+            cls: Any = plugin.load()
+            chosen = self._metric(cls.metrics, metric, entry["name"])
             if spec is not None and chosen is not None:
                 found.append(TaskEntry(_with_settings(label, entry, spec, cls), spec, chosen))
         return found
@@ -110,18 +120,19 @@ class EntryReader:
         """The methods, with the search spaces that are left after fixing what is fixed."""
         found = []
         for path, entry, label in self._labelled("methods"):
-            fixed, replaced = self._parameters(path, entry, searching=searching, grid=grid)
-            merged = {**entry, **fixed}
-            reserved = {"name", "label", "parameters"}
-            cls, spec = self._bind("method", path, merged, reserved)
-            if spec is None:
+            plugin = self._load("method", path, entry["name"])
+            if plugin is None:
                 continue
-            own = {} if grid or not searching else _own_spaces(cls, merged)
+            fields = fields_of(plugin.load())
+            fixed, replaced = self._parameters(path, entry, fields, searching=searching, grid=grid)
+            given = _settings(entry, "parameters") | fixed
+            own = {} if grid or not searching else _own_spaces(fields, given)
             space = {**own, **replaced}
-            trial_0 = {name: s.nearest(spec.settings[name]) for name, s in space.items()}
-            settings = {**spec.settings, **trial_0}
-            spec = PluginSpec(spec.name, spec.version, settings, spec.target)
-            found.append(MethodEntry(label, spec, space))
+            trial_0 = {name: s.nearest(fields[name].default) for name, s in space.items()}
+            spec = self._bind(plugin, path, entry, given | trial_0)
+            self._try_values(plugin, path, given | trial_0, replaced)
+            if spec is not None:
+                found.append(MethodEntry(label, spec, space))
         return found
 
     def _entries(self, key: str) -> list[tuple[KeyPath, dict[str, Any]]]:
@@ -137,26 +148,54 @@ class EntryReader:
     def _mistake(self, path: KeyPath, message: str) -> None:
         self.mistakes.append(self._document.mistake(path, message))
 
-    def _bind(
-        self, kind: plugins.Kind, path: KeyPath, entry: Mapping[str, Any], reserved: set[str]
-    ) -> tuple[Any, PluginSpec | None]:
-        """The class and the bound plugin; None for what cannot be had."""
+    def _load(self, kind: plugins.Kind, path: KeyPath, name: str) -> plugins.Plugin | None:
+        """The plugin, imported; None for what cannot be had."""
         try:
-            plugin = plugins.find_plugin(kind, entry["name"])
-            cls = plugin.load()
+            plugin = plugins.find_plugin(kind, name)
+            plugin.load()
         except BhnbenchError as error:
             self._mistake(path, str(error))
-            return None, None
-        settings = {str(key): value for key, value in entry.items() if key not in reserved}
+            return None
+        return plugin
+
+    def _bind(
+        self,
+        plugin: plugins.Plugin,
+        path: KeyPath,
+        entry: Mapping[str, Any],
+        settings: Mapping[str, object],
+    ) -> PluginSpec | None:
+        """The plugin with its settings, or None."""
+        cls = plugin.load()
         values, mistakes = check_settings(cls, settings)
         for key, message in mistakes.items():
-            self._mistake((*path, key), message)
+            self._mistake(_place(path, entry, key), message)
         try:
-            return cls, _spec(plugin, cls, values) if not mistakes else None
+            return None if mistakes else _spec(plugin, cls, values)
         except (ValueError, DataError) as error:  # a rule of the plugin's own, or a user's file
             owner, rule = _owner(str(error), settings)
-            self._mistake((*path, owner) if owner else path, rule)
-            return cls, None
+            self._mistake(_place(path, entry, owner) if owner else path, rule)
+            return None
+
+    def _try_values(
+        self,
+        plugin: plugins.Plugin,
+        path: KeyPath,
+        settings: Mapping[str, object],
+        spaces: Mapping[str, Space],
+    ) -> None:
+        """Hold each value to be tried against the method's own rules, all else as in trial 0."""
+        cls = plugin.load()
+        values, mistakes = check_settings(cls, settings)
+        if mistakes:
+            return
+        told = _broken_rule(cls, values)
+        for key, value in ((key, v) for key, space in spaces.items() for v in outermost(space)):
+            broken = _broken_rule(cls, {**values, key: value})
+            if broken and broken != told:
+                owner, rule = _owner(broken, {key})
+                message = rule if owner else f"with {in_yaml(value)}, {rule}"
+                self._mistake((*path, "parameters", key), message)
 
     def _metric(self, metrics: tuple[Metric, ...], wanted: object, task: str) -> Metric | None:
         name = wanted.get("name") if isinstance(wanted, dict) else wanted
@@ -194,35 +233,55 @@ class EntryReader:
         return found
 
     def _parameters(
-        self, path: KeyPath, entry: Mapping[str, Any], *, searching: bool, grid: bool
+        self,
+        path: KeyPath,
+        entry: Mapping[str, Any],
+        fields: Mapping[str, Field],
+        *,
+        searching: bool,
+        grid: bool,
     ) -> tuple[dict[str, Value], dict[str, Space]]:
         """Fixed values and search spaces under ``parameters``."""
         fixed: dict[str, Value] = {}
         spaces: dict[str, Space] = {}
         raw = entry.get("parameters") or {}
-        fields = self._fields(entry["name"])
-        if not isinstance(raw, dict) or fields is None:
-            return fixed, spaces
-        for key, value in raw.items():
+        for key, value in raw.items() if isinstance(raw, dict) else ():
             try:
-                space, constant = _check_parameter(str(key), value, entry, fields, grid=grid)
+                space, constant = check_parameter(str(key), value, entry, fields, grid=grid)
+                if space is not None and not searching:
+                    raise ValueError(
+                        "a search space needs a `search` section; add one, or fix the value"
+                    )
             except ValueError as error:
-                self._mistake((*path, "parameters", str(key)), str(error))
+                for line in str(error).splitlines():
+                    self._mistake((*path, "parameters", str(key)), line)
                 continue
             if space is None:
                 fixed[key] = constant
-            elif searching:
-                spaces[key] = space
             else:
-                rule = "a search space needs a `search` section; add one, or fix the value"
-                self._mistake((*path, "parameters", str(key)), rule)
+                spaces[key] = space
         return fixed, spaces
 
-    def _fields(self, name: str) -> Mapping[str, Field] | None:
-        try:
-            return fields_of(plugins.load_method(name))
-        except BhnbenchError:
-            return None  # said once, by _bind
+
+def _settings(entry: Mapping[str, Any], *others: str) -> dict[str, Any]:
+    """What an entry sets, less ``others``."""
+    return {str(k): v for k, v in entry.items() if k not in ("name", "label", *others)}
+
+
+def _place(path: KeyPath, entry: Mapping[str, Any], key: str) -> KeyPath:
+    """Where a setting stands: beside ``parameters``, or in it."""
+    inside = entry.get("parameters")
+    is_inside = isinstance(inside, dict) and key in inside and key not in entry
+    return (*path, "parameters", key) if is_inside else (*path, key)
+
+
+def _broken_rule(cls: type, values: Mapping[str, Value]) -> str:
+    """The rule of a plugin's own that these values break, if any."""
+    try:
+        cls(**values)
+    except (ValueError, DataError) as error:
+        return str(error)
+    return ""
 
 
 def _with_settings(label: str, entry: Mapping[str, Any], spec: PluginSpec, cls: type) -> str:
@@ -235,48 +294,6 @@ def _with_settings(label: str, entry: Mapping[str, Any], spec: PluginSpec, cls: 
     return f"{label}({shown})" if shown else label
 
 
-def _own_spaces(cls: type, entry: Mapping[str, Any]) -> dict[str, Space]:
-    fields = fields_of(cls).values()
-    return {f.name: f.search for f in fields if f.search is not None and f.name not in entry}
-
-
-def _check_parameter(
-    key: str,
-    value: object,
-    entry: Mapping[str, Any],
-    fields: Mapping[str, Field],
-    *,
-    grid: bool,
-) -> tuple[Space | None, Value]:
-    if key not in fields:
-        raise ValueError(f"unknown field; {did_you_mean(key, fields)}")
-    if key in entry:
-        raise ValueError("is fixed beside `parameters` too; remove one of the two")
-    space, constant = read_parameter(value)
-    if space is None:
-        return None, fields[key].check(constant)
-    if isinstance(space, Choice):
-        values = [fields[key].check(v) for v in space.values]
-        if len({(type(v), v) for v in values}) < len(values):
-            raise ValueError(f"values must differ, but got {list(space.values)}")
-        return Choice(*values), None
-    if grid:
-        raise ValueError("sampler grid needs `values`, a list; got a range")
-    implied = isinstance(value, dict) and "distribution" not in value
-    return _fit_range(fields[key], space, implied=implied), None
-
-
-def _fit_range(field: Field, space: Float | Int, *, implied: bool) -> Float | Int:
-    """The range in the field's own kind of number: whole bounds serve both kinds."""
-    field.check(space.low)
-    field.check(space.high)
-    whole = "int" in field.type_name.split(" | ") and "float" not in field.type_name.split(" | ")
-    if isinstance(space, Float) and whole:
-        if not implied:
-            raise ValueError("is a whole number; use int_uniform or int_log_uniform_values")
-        return Int(int(space.low), int(space.high), space.log)  # check() admits whole ones only
-    if isinstance(space, Int) and not whole:
-        if not implied:
-            raise ValueError("is a real number; use uniform or log_uniform_values")
-        return Float(float(space.low), float(space.high), space.log)
-    return space
+def _own_spaces(fields: Mapping[str, Field], given: Collection[str]) -> dict[str, Space]:
+    named = fields.items()
+    return {k: f.search for k, f in named if f.search is not None and k not in given}

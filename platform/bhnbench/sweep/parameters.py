@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bhnbench.errors import did_you_mean
 from bhnbench.space import Choice, Float, Int, Space, Value
+from bhnbench.space import Field as PluginField
 
 DISTRIBUTIONS = (
     "constant", "categorical", "uniform", "log_uniform_values", "int_uniform",
@@ -29,6 +32,72 @@ class ParameterDocument(BaseModel):
     value: Any = Field(None, description="a fixed value")
     values: list[Any] | None = Field(None, description="the values to choose from")
     choices: list[Any] | None = Field(None, description="Optuna's name for values")
+
+
+def check_parameter(
+    key: str,
+    value: object,
+    entry: Mapping[str, Any],
+    fields: Mapping[str, PluginField],
+    *,
+    grid: bool,
+) -> tuple[Space | None, Value]:
+    """The search space of a hyperparameter, or None and its fixed value.
+
+    Raises:
+        ValueError: it breaks rules, or has values that do; one line each.
+    """
+    if key not in fields:
+        raise ValueError(f"unknown field; {did_you_mean(key, fields)}")
+    if key in entry:
+        raise ValueError("is fixed beside `parameters` too; remove one of the two")
+    space, constant = read_parameter(value)
+    if space is None:
+        return None, fields[key].check(constant)
+    values = _checked(fields[key], outermost(space))
+    if isinstance(space, Choice):
+        if len({(type(v), v) for v in values}) < len(values):
+            raise ValueError(f"values must differ, but got {list(space.values)}")
+        return Choice(*values), None
+    if grid:
+        raise ValueError("sampler grid needs `values`, a list; got a range")
+    implied = isinstance(value, dict) and "distribution" not in value
+    return _fit_range(fields[key], space, implied=implied), None
+
+
+def outermost(space: Space) -> tuple[Value, ...]:
+    """The values of a choice, the ends of a range."""
+    return space.values if isinstance(space, Choice) else (space.low, space.high)
+
+
+def _checked(field: PluginField, values: Iterable[object]) -> list[Value]:
+    """The values in the field's type; every one that is wrong is told."""
+    checked, mistakes = [], []
+    for value in values:
+        try:
+            checked.append(field.check(value))
+        except ValueError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+    return checked
+
+
+def _fit_range(field: PluginField, space: Float | Int, *, implied: bool) -> Float | Int:
+    """The range in the field's own kind of number: whole bounds serve both kinds."""
+    kinds = field.type_name.split(" | ")
+    if not {"int", "float"} & set(kinds):
+        raise ValueError("is text; use `values`, a list, but no range")
+    whole = "float" not in kinds
+    if isinstance(space, Float) and whole:
+        if not implied:
+            raise ValueError("is a whole number; use int_uniform or int_log_uniform_values")
+        return Int(int(space.low), int(space.high), space.log)  # only whole ones were let in
+    if isinstance(space, Int) and not whole:
+        if not implied:
+            raise ValueError("is a real number; use uniform or log_uniform_values")
+        return Float(float(space.low), float(space.high), space.log)
+    return space
 
 
 def read_parameter(entry: object) -> tuple[Space | None, Value]:
