@@ -272,3 +272,13 @@ def settings_of(plugin: object) -> dict[str, Value]:
     return {
         f.name: getattr(plugin, f.name) for f in dataclasses.fields(typing.cast("Any", plugin))
     }
+
+
+def files_of(plugin: object) -> list[str]:
+    """Names of the settings that are paths of a user's files."""
+    places = {f.name: f.valid for f in fields_of(typing.cast("type", type(plugin))).values()}
+    return [
+        name
+        for name, valid in places.items()
+        if isinstance(valid, ChoiceOrFile) and valid.is_file(getattr(plugin, name))
+    ]

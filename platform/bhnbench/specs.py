@@ -35,14 +35,15 @@ class PluginSpec:
     settings: Mapping[str, Value]
     target: str  # where to import it from; not part of any key
     data_digest: str = ""  # tasks only
+    files: list[str] = field(default_factory=list)  # settings that are paths of a user's files
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What goes into keys."""
+        """What goes into keys; of a file its content, which is in ``data_digest``."""
         return {
             "name": self.name,
             "version": self.version,
-            "settings": dict(self.settings),
+            "settings": dict(self.settings) | dict.fromkeys(self.files, "file"),
             "data_digest": self.data_digest,
         }
 

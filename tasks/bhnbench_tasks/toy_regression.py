@@ -66,12 +66,13 @@ class ToyRegression(Task):
       joins the groups by a line is wrong.
 
     All but ``blundell`` are given to networks standardised by the training examples and scored
-    in their own units. Training, validation and test examples are fresh draws of the same curve,
-    1000 for each holdout. The network has one hidden layer and, with ``noise: homoscedastic``, one
-    learned noise scale; with ``heteroscedastic`` a scale for each input. ``sd_inside`` and
-    ``sd_outside`` are the standard deviation over posterior samples of the mean function, averaged
-    over the figure's grid: where there are data, which should leave little doubt, and where there
-    are none. Log-likelihood, rmse and calibration are those of test points where there are data.
+    in their own units. All examples are fresh draws of the same curve, 1000 of them for each
+    holdout. A fit may stop by others, as many as it trains on and 1000 at most: who has few
+    examples has few to validate with. The network has one hidden layer and, with ``noise:
+    homoscedastic``, one learned noise scale; with ``heteroscedastic`` a scale for each input.
+    ``sd_inside`` and ``sd_outside`` are the standard deviation over posterior samples of the mean
+    function, averaged over the figure's grid: where there are data, which should leave little
+    doubt, and where there are none. Log-likelihood, rmse and calibration are those of test points where there are data.
 
     Departures: as many steps as make a run take seconds, instead of 1000 epochs for ``blundell``,
     40 for ``cubic``, at a learning rate of 0.1, and 20 000 steps for ``sinusoids``; ReLU and 50
@@ -96,7 +97,7 @@ class ToyRegression(Task):
     )
     n_samples: int = setting(100, "posterior samples at scoring", valid=Int(1, 100_000))
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     metrics: ClassVar[tuple[Metric, ...]] = (*METRICS, SD_INSIDE, SD_OUTSIDE)
     figures: ClassVar[Mapping[str, Draw]] = {
         "predictive_bands": draw_predictive_bands,
@@ -113,14 +114,14 @@ class ToyRegression(Task):
         checkpoint: Checkpoint,
     ) -> Outcome:
         """Fit once; its steps are epochs."""
-        train_rng, validation_rng, test_rng, score_rng, grid_rng = spawn(rng, 5)
+        train_rng, validation_rng, test_rng, score_rng, grid_rng, search_rng = spawn(rng, 6)
         curve = CURVES[self.curve]
         train = self._draw(self.n_train or curve.n_train, train_rng)
-        validation = self._draw(N_HOLDOUT, validation_rng)
+        validation = self._draw(min(len(train), N_HOLDOUT), validation_rng)
         scaling = Scaling.of(train) if curve.is_scaled else Scaling.none(train)
         predictive = fit(self._problem(scaling, train, validation), report=report)
 
-        scored = validation if holdout == "validation" else self._draw(N_HOLDOUT, test_rng)
+        scored = self._draw(N_HOLDOUT, search_rng if holdout == "validation" else test_rng)
         means, sds = self._predict(predictive, scaling, scored.inputs, score_rng)
         grid = torch.linspace(*curve.shown, N_GRID).unsqueeze(-1)
         band = predictive_band(curve, grid, *self._predict(predictive, scaling, grid, grid_rng))

@@ -20,8 +20,10 @@ from bhnbench_tasks.datasets import (
     image_shape,
     load_dataset,
     n_channels,
+    n_classes,
     n_train_rows,
     prepare_dataset,
+    value_range,
 )
 from bhnbench_tasks.datasets.tables import TABLES, load_table, prepare_table, table_digest
 from bhnbench_tasks.digit_classification import DigitClassification
@@ -61,12 +63,26 @@ def test_pictures_become_a_data_set():
     assert [len(split) for split in splits] == [30, 10, 10]
     assert (dataset.n_classes, dataset.n_inputs, dataset.n_channels) == (3, 20, 1)
     assert (n_train_rows(path), image_shape(path), n_channels(path)) == (30, (4, 5), 1)
+    assert (n_classes(path), value_range(path)) == (3, (PICTURES.min() / 255, 1))
     rows = {tuple(x.tolist()): y for s in splits for x, y in zip(s.inputs, s.targets, strict=True)}
     expected = torch.from_numpy(PICTURES).flatten(1).float() / 255
     assert {tuple(x.tolist()) for x in expected} == set(rows)
     assert all(rows[tuple(x.tolist())] == c for x, c in zip(expected, CLASSES, strict=True))
     for split in splits:
         assert (split.inputs.dtype, split.targets.dtype) == (torch.float32, torch.int64)
+
+
+def test_the_range_is_that_of_all_rows_whichever_part_they_are_in():
+    for row in (0, 20, 49):
+        inputs = FEATURES.clip(-3, 3)
+        inputs[row] = -7, 300
+        for arrays in (
+            {"inputs": inputs, "targets": CLASSES},
+            parts(inputs, CLASSES, "train", "validation", "test"),
+        ):
+            path = write(**arrays)
+            os.utime(path, ns=(row, row))
+            assert value_range(path) == (-7, 300)
 
 
 def test_rows_are_dealt_out_by_their_places_alone():
@@ -133,6 +149,18 @@ def test_a_table_may_have_one_split_of_its_own(names: tuple[str, ...]):
     assert torch.equal(table.test(0).inputs, torch.from_numpy(FEATURES[-n_test:]))
 
 
+@pytest.mark.parametrize("n", [3, 5, 6])
+def test_a_small_table_has_something_to_test_on(n: int):
+    table = load_table(write(inputs=FEATURES[:n], targets=VALUES[:n]))
+    for k in range(table.n_splits):
+        assert (len(table.train(k)), len(table.test(k))) == (n - 1, 1)
+    path = write(inputs=FEATURES[:n], targets=CLASSES[:n])
+    os.utime(path, ns=(n, n))
+    if n > 3:
+        dataset = load_dataset(path)
+        assert min(len(dataset.validation), len(dataset.holdout("test"))) == 1
+
+
 def test_the_digest_is_that_of_the_file_and_follows_it():
     path = write(inputs=FEATURES, targets=CLASSES)
     first = hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -151,7 +179,11 @@ def test_a_file_is_found_below_the_data_folder_too(folder: Path, monkeypatch):
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
     monkeypatch.setenv("BHNBENCH_DATA", str(folder))
-    assert n_train_rows("mine.npz") == n_train_rows(str(folder / "mine.npz")) == 30
+    near, far = "mine.npz", str(folder / "mine.npz")
+    assert n_train_rows(near) == n_train_rows(far) == 30
+    specs = [bind("task", "digit_classification", {"dataset": path}) for path in (near, far)]
+    assert specs[0].settings != specs[1].settings
+    assert specs[0].identity == specs[1].identity
     with pytest.raises(DataError, match=r"other\.npz: no such file, neither below .*elsewhere"):
         data_digest("other.npz")
 
@@ -219,6 +251,9 @@ WRONG_IMAGES = {
         "inputs": np.where(np.isin(np.arange(100).reshape(50, 2), (7, 9)), np.nan, 0.0),
         "targets": CLASSES,
     },
+    "inputs must have 4 rows or more, so that each part gets one, but has 3": {
+        "inputs": PICTURES[:3], "targets": CLASSES[:3],
+    },
     "inputs of all parts must be alike, but test_inputs is float64 (16, 2) beside uint8": {
         **parts(PICTURES, CLASSES, "train", "validation", "test"), "test_inputs": FEATURES[:16],
     },
@@ -244,6 +279,12 @@ WRONG_TABLES = {
     "targets must be numbers, but is <U1": {"inputs": FEATURES, "targets": np.full(N, "a")},
     "must be (n, d) and targets (n,) or (n, 1), but they are (50, 4, 5) and (50,)": {
         "inputs": PICTURES, "targets": VALUES,
+    },
+    "besides test rows there must be two or more, to train on and to validate with, but the "
+    "number of them is 1; add rows": {"inputs": FEATURES[:2], "targets": VALUES[:2]},
+    "but the number of them is 1; add": {
+        **parts(FEATURES[:10], VALUES[:10], "train", "test"),
+        "train_inputs": FEATURES[:1], "train_targets": VALUES[:1],
     },
     "but they are (50, 2) and (50, 2)": {"inputs": FEATURES, "targets": FEATURES},
     "test_inputs and test_targets is not there": parts(FEATURES, VALUES, "train"),

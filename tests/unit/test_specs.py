@@ -105,6 +105,16 @@ def test_whatever_decides_the_numbers_is_in_the_key_of_a_run(other):
     assert other.key != RUN.key
 
 
+def test_where_a_file_lies_is_in_no_key():
+    """Its content is, by the digest of the data."""
+    here = replace(TASK, settings={"dataset": "mine.npz"}, files=["dataset"])
+    there = replace(here, settings={"dataset": "/data/yours.npz"})
+    assert replace(RUN, task=here).key == replace(RUN, task=there).key
+    assert replace(STUDY, task=here).key == replace(STUDY, task=there).key
+    changed = replace(there, data_digest="of other bytes")
+    assert replace(RUN, task=here).key != replace(RUN, task=changed).key
+
+
 def test_where_a_plugin_lies_is_in_no_key():
     moved = replace(METHOD, target="elsewhere:Method")
     assert replace(RUN, method=moved).key == RUN.key

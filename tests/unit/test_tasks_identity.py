@@ -69,7 +69,7 @@ def test_the_task_reads_the_weights_of_its_samples():
 
 
 @pytest.mark.parametrize("holdout", ["validation", "test"])
-def test_the_exact_posterior_has_the_best_scores(holdout):
+def test_the_scores_of_the_exact_posterior_are_known(holdout):
     fit = Fit(lambda problem: Weights(lambda n, rng: exact_samples(found(problem), n, rng)))
 
     def found(problem):
@@ -105,7 +105,10 @@ def test_neither_the_prior_nor_a_wide_posterior_has_the_modes():
 def test_the_divergence_of_a_point_is_finite(place):
     kl = EXACT.kl_of(torch.full((10, 2), place, dtype=torch.float64))
     assert math.isfinite(kl)
-    cell = EXACT.kl_of(torch.full((10, 2), min(max(place, -3.95), 3.95), dtype=torch.float64))
+    largest = 0.99 * EXACT.limit
+    cell = EXACT.kl_of(
+        torch.full((10, 2), min(max(place, -largest), largest), dtype=torch.float64)
+    )
     assert kl == cell  # far away is the edge
 
 
@@ -118,9 +121,13 @@ def test_the_masses_are_those_of_numerical_integration():
     def integral(low_a, high_a, low_b, high_b):
         return dblquad(density, low_a, high_a, low_b, high_b, epsabs=1e-7)[0]
 
+    def mass_of(i, j):
+        low_a, high_a, low_b, high_b = (EXACT.limit * (k / 20 - 1) for k in (i, i + 1, j, j + 1))
+        return integral(low_a, high_a, low_b, high_b)
+
     masses = EXACT.log_masses().exp().view(40, 40)
-    ratio = integral(1.0, 1.2, 0.8, 1.0) / integral(1.4, 1.6, 0.4, 0.6)
-    assert (masses[25, 24] / masses[27, 22]).item() == pytest.approx(ratio, rel=1e-2)
+    ratio = mass_of(24, 23) / mass_of(26, 22)
+    assert (masses[24, 23] / masses[26, 22]).item() == pytest.approx(ratio, rel=1e-4)
     assert masses.sum().item() == pytest.approx(1)
     torch.testing.assert_close(masses, masses.flip(0, 1))  # (a, b) and (-a, -b)
     torch.testing.assert_close(masses, masses.mT)
@@ -132,6 +139,39 @@ def test_the_region_holds_its_mass():
         inside = EXACT.log_density(samples) >= EXACT.log_density_at_mass(mass)
         error = math.sqrt(mass * (1 - mass) / 20_000)
         assert inside.double().mean().item() == pytest.approx(mass, abs=5 * error)
+
+
+def samples_of_a_ridge(exact, n, rng):
+    """By way of ``ab``, which lies within 6 standard deviations of the slope, and ``log(a/b)``.
+
+    Both have a smooth density, ``exp(-precision / 2 (ab - slope)^2 - |ab| cosh / prior_sd^2)``,
+    however narrow the ridge of the posterior is.
+    """
+    places = (torch.arange(1000, dtype=torch.float64) + 0.5) / 500 - 1
+    product = exact.slope + 6 * places / math.sqrt(exact.precision)
+    reach = math.acosh(1 + 30 * exact.prior_sd**2)
+    log_ratio = reach * places
+    misfit = 0.5 * exact.precision * (product - exact.slope).square()
+    energy = misfit[:, None] + product[:, None] * log_ratio.cosh() / exact.prior_sd**2
+    rows = torch.multinomial((-energy).flatten().softmax(0), n, True, generator=rng)
+    jitter = 0.002 * (torch.rand(2, n, dtype=torch.float64, generator=rng) - 0.5)
+    product = product[rows // 1000] + 6 * jitter[0] / math.sqrt(exact.precision)
+    half = (log_ratio[rows % 1000] + reach * jitter[1]) / 2
+    signs = 2.0 * torch.randint(2, (n, 1), generator=rng) - 1
+    return signs * product.sqrt()[:, None] * torch.stack([half.exp(), (-half).exp()], -1)
+
+
+@pytest.mark.parametrize("precision", [60.0, 15_000.0, 750_000.0])
+@pytest.mark.parametrize("prior_sd", [0.3, 1.0, 5.0])
+def test_a_narrow_ridge_has_its_masses_too(precision, prior_sd):
+    exact, n = ProductPosterior(1.0, precision, prior_sd), 20_000
+    samples = samples_of_a_ridge(exact, n, make_rng(seed=4))
+    n_cells = len((20 * samples / exact.limit).floor().unique(dim=0))
+    assert exact.kl_of(samples) == pytest.approx((n_cells - 1) / (2 * n), abs=2e-3)
+    inside = (exact.log_density(samples) >= exact.log_density_at_mass(0.99)).double().mean()
+    assert inside.item() == pytest.approx(0.99, abs=5 * math.sqrt(0.0099 / n))
+    masses = exact.log_masses().exp().view(40, 40)
+    torch.testing.assert_close(masses, masses.mT, atol=5e-4, rtol=0)  # the sum over a is coarse
 
 
 def test_the_posterior_is_that_of_the_likelihood_and_the_prior():
@@ -207,4 +247,4 @@ def test_the_figure_has_a_panel_a_method():
     figure = draw_posterior({"exact": runs[:1], "point": runs[1:], "nothing": []})
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in panels] == ["exact", "point"]
-    assert panels[1].texts[0].get_text() == "smaller mode 0 %"
+    assert panels[1].texts[0].get_text() == "smaller mode\n0 %"

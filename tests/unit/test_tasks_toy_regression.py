@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -30,8 +30,10 @@ class Exact:
     noise_sd: float
     sd: float = 0.0
     scaling: Scaling = UNSCALED
+    asked: list = field(default_factory=list)
 
     def sample(self, inputs, n_samples, *, rng):
+        self.asked.append(inputs)
         s = self.scaling
         truth = CURVES[self.curve].truth(inputs * s.input_sd + s.input_mean)
         shifts = self.sd * torch.randn(n_samples, 1, 1, generator=rng)
@@ -173,8 +175,19 @@ def test_splits_are_separate_streams():
         problem.validation.inputs.flatten().tolist()
     )
     _, small = evaluate(ToyRegression(n_train=7))
-    assert len(small.train) == 7
-    assert torch.equal(small.validation.inputs, problem.validation.inputs)
+    assert len(small.train) == len(small.validation) == 7
+    _, large = evaluate(ToyRegression(n_train=1500))
+    assert len(large.validation) == 1000
+
+
+@pytest.mark.parametrize("holdout", ["validation", "test"])
+def test_what_a_fit_stops_by_is_not_what_it_is_scored_on(holdout):
+    seen = Exact("blundell", 0.3)
+    _, problem = evaluate(TASK, seen, holdout=holdout)
+    known = {*problem.train.inputs.flatten().tolist(), *problem.validation.inputs[:, 0].tolist()}
+    scored, _ = seen.asked
+    assert len(scored) == 1000
+    assert not known & set(scored[:, 0].tolist())
 
 
 def test_the_problem_depends_on_the_seed_alone():

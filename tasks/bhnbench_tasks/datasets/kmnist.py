@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from bhnbench.contract import DataFile
 from bhnbench_tasks.datasets.idx import IdxPart, mnist_like
+from bhnbench_tasks.datasets.source import on_github
 
 MIRRORS = (
     "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
-    "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+    *on_github(
+        "namanlab/CVCNN_Paper", "0f30b9c852904dc63a7902c1d2a2f5c61d0547e4", "data/KMNIST/raw/"
+    ),
 )
 
 

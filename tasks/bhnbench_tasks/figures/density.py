@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhnbench.contract import Outcome
-from bhnbench_tasks.figures.panels import Outcomes, make_panels, with_styles
+from bhnbench_tasks.figures.panels import Outcomes, count_seeds, make_panels, with_styles
 from bhnbench_tasks.product_posterior import ProductPosterior
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 N_GRID = 200
 MASSES = (0.99, 0.9, 0.5)  # within the contours
-LIMIT = 3.2  # of the axes, in prior standard deviations
+SHOWN = 0.65  # of what is in sight of the exact posterior: little is beyond
 
 
 def draw_posterior(outcomes: Outcomes) -> Figure:
@@ -26,20 +26,23 @@ def draw_posterior(outcomes: Outcomes) -> Figure:
     for axes, (label, runs, style) in zip(panels, with_styles(outcomes), strict=False):
         _draw(axes, runs[0], style.colour)
         mass = np.mean([run.scores["smaller_mode_mass"] for run in runs])
-        axes.text(0.03, 0.93, f"smaller mode {mass:.0f} %", transform=axes.transAxes)
+        text = f"smaller mode\n{mass:.0f} %"
+        axes.text(0.03, 0.97, text, va="top", transform=axes.transAxes)  # beside the upper branch
         axes.set_title(label)
     if n_shown:
         handles = panels[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=3)
         figure.suptitle(
-            "samples of the first seed; contours hold 50, 90 and 99 %", fontsize="medium"
+            "samples of the first seed; contours hold 50, 90 and 99 % of the exact posterior\n"
+            f"smaller mode: samples in the mode with fewer, mean over {count_seeds(outcomes)}",
+            fontsize="medium",
         )
     return figure
 
 
 def _draw(axes: Axes, run: Outcome, colour: str) -> None:
     exact = ProductPosterior.from_table(run.tables["posterior"])
-    limit = LIMIT * exact.prior_sd
+    limit = SHOWN * exact.limit
     grid = exact.grid(N_GRID)
     axis = grid[:, 0, 0].numpy()
     levels = [exact.log_density_at_mass(mass) for mass in MASSES]
