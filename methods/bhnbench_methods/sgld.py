@@ -23,11 +23,10 @@ class SGLD(LangevinMethod):
     steps, full batches and long chains. With minibatches the noise of their gradients, of variance
     s^2 for that of the mean loss, heats the chain: by up to learning_rate G s^2 N / 2, and by less
     where an epoch, over which that noise sums to zero, moves the chain little. Larger steps spread
-    it too, so a posterior that looks too wide asks for a lower ``learning_rate``, larger batches or
-    a lower ``temperature``. Training costs up to twice that
-    of one network, ``n_kept`` networks are held in memory, and a sample costs a forward pass. Each
-    step moves the parameters w of U(w) = -log p(data, w), estimated on a minibatch of the N
-    examples, by
+    it too, so a posterior that looks too wide asks for a lower ``learning_rate``, larger batches
+    or a lower ``temperature``. Training costs up to twice that of one network, ``n_kept`` networks
+    are held in memory, and a sample costs a forward pass. Each step moves the parameters w of U(w)
+    = -log p(data, w), estimated on a minibatch of the N examples, by
 
         w' = w - eps/2 G grad U(w) + N(0, temperature eps G),   eps = 2 learning_rate / N
 

@@ -54,20 +54,21 @@ class Identity(Task):
 
     Inputs are uniform on [-1.5, 1.5] and targets equal them. The likelihood is Gaussian with the
     known ``noise_sd``, the prior on a and b is N(0, ``prior_sd^2``): so the exact posterior is
-    known up to a constant, and its masses by numerical integration (``ProductPosterior``). The prior belongs to a method,
-    which has to be told this one (``prior_sd: 1`` and the like) if it is to find this posterior.
-    A minibatch is all examples: with fewer, what a sampler samples is another law.
+    known up to a constant, and its masses by numerical integration (``ProductPosterior``). The
+    prior belongs to a method, which has to be told this one (``prior_sd: 1`` and the like) if it
+    is to find this posterior. A minibatch is all examples: with fewer, what a sampler samples is
+    another law.
 
     ``smaller_mode_mass`` is the share of posterior samples in the smaller mode: those with both
     weights positive, or both negative, that lie in the exact posterior's 99 % region of highest
-    density. It is 49.5 % of the exact posterior (less where noise or prior leave signs open), and 0
-    of a posterior of one mode. Points in both modes, as an ensemble's, have it too, and the least
-    ``distance``: the spread of the exact posterior costs some. ``kl`` tells them apart. That is the divergence
-    of the samples, as a histogram, to the exact posterior: to miss a mode costs log 2 = 0.69, to
-    be too narrow costs more, and that there are finitely many samples adds some hundredths.
-    Samples far away count as lying at the edge of the histogram. The log-likelihood is that of
-    fresh examples, 100 for each holdout; the other scores need no examples, and differ between
-    search and evaluation in the seeds alone.
+    density. It is 49.5 % of the exact posterior (less where noise or prior leave signs open), and
+    0 of a posterior of one mode. Points in both modes, as an ensemble's, have it too, and the
+    least ``distance``: the spread of the exact posterior costs some. ``kl`` tells them apart. That
+    is the divergence of the samples, as a histogram, to the exact posterior: to miss a mode costs
+    log 2 = 0.69, to be too narrow costs more, and that there are finitely many samples adds some
+    hundredths. Samples far away count as lying at the edge of the histogram. The log-likelihood is
+    that of fresh examples, 100 for each holdout; the other scores need no examples, and differ
+    between search and evaluation in the seeds alone.
 
     A predictive gives samples of outputs, not of weights. So the network has a second input,
     which is 0 in every example: where it is 1, the two outputs are a and b instead of a mean and

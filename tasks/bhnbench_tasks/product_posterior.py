@@ -80,9 +80,9 @@ class ProductPosterior:
     def kl_of(self, weights: torch.Tensor) -> float:
         """KL divergence, in nats, of samples ``(n_samples, 2)`` to the posterior.
 
-        Both are histograms of 40 by 40 cells as far as ``limit`` to all sides; samples beyond count
-        in the cell next to them. It is always finite, and about ``(k - 1) / (2 n_samples)`` too
-        high of exact samples that fall into ``k`` cells (Miller, 1955, "Note on the bias of
+        Both are histograms of 40 by 40 cells as far as ``limit`` to all sides; samples beyond
+        count in the cell next to them. It is always finite, and about ``(k - 1) / (2 n_samples)``
+        too high of exact samples that fall into ``k`` cells (Miller, 1955, "Note on the bias of
         information estimates").
         """
         places = (weights / self.limit + 1) * (N_CELLS / 2)

@@ -65,14 +65,14 @@ class ToyRegression(Task):
       that of Foong et al. (2019), "'In-between' uncertainty in Bayesian neural networks". Who
       joins the groups by a line is wrong.
 
-    All but ``blundell`` are given to networks standardised by the training examples and scored
-    in their own units. All examples are fresh draws of the same curve, 1000 of them for each
-    holdout. A fit may stop by others, as many as it trains on and 1000 at most: who has few
-    examples has few to validate with. The network has one hidden layer and, with ``noise:
-    homoscedastic``, one learned noise scale; with ``heteroscedastic`` a scale for each input.
-    ``sd_inside`` and ``sd_outside`` are the standard deviation over posterior samples of the mean
-    function, averaged over the figure's grid: where there are data, which should leave little
-    doubt, and where there are none. Log-likelihood, rmse and calibration are those of test points where there are data.
+    All but ``blundell`` are given to networks standardised by the training examples and scored in
+    their own units. All examples are fresh draws of the same curve, 1000 of them for each holdout.
+    A fit may stop by others, as many as it trains on and 1000 at most: who has few examples has
+    few to validate with. The network has one hidden layer and, with ``noise: homoscedastic``, one
+    learned noise scale; with ``heteroscedastic`` a scale for each input. ``sd_inside`` and
+    ``sd_outside`` are the standard deviation over posterior samples of the mean function, averaged
+    over the figure's grid: where there are data, which should leave little doubt, and where there
+    are none. Log-likelihood, rmse and calibration are those of test points where there are data.
 
     Departures: as many steps as make a run take seconds, instead of 1000 epochs for ``blundell``,
     40 for ``cubic``, at a learning rate of 0.1, and 20 000 steps for ``sinusoids``; ReLU and 50
