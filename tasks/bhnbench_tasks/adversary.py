@@ -18,7 +18,6 @@ from bhnbench.contract import (
     Metric,
     Outcome,
     Predictive,
-    Problem,
     Report,
     Split,
     Table,
@@ -35,6 +34,7 @@ from bhnbench_tasks.attacks import (
     log_odds,
     projected_gradient,
 )
+from bhnbench_tasks.corruptions import not_pixels
 from bhnbench_tasks.figures.adversary import (
     draw_accuracy,
     draw_detection,
@@ -42,7 +42,7 @@ from bhnbench_tasks.figures.adversary import (
     draw_scores,
 )
 from bhnbench_tasks.image_task import ImageTask, first
-from bhnbench_tasks.plain_network import train_plain_network
+from bhnbench_tasks.plain_network import trained_once
 from bhnbench_tasks.scores import SCORES, uncertainty_scores
 from bhnbench_tasks.streams import spawn
 
@@ -68,8 +68,9 @@ class Adversary(ImageTask):
     figure, or more for a stronger attacker; it is computed from the log odds, whose gradient has
     the same signs and does not round to 0 for who is sure of all. Images are scored with
     ``n_samples`` **fresh** samples, the same at all step sizes: who attacks does not know what
-    will be drawn. (A deep ensemble's samples are its members in turn: one gradient sample is
-    always its first member, and as many as there are members are all of it.)
+    will be drawn. (Samples of an ensemble or of a chain, ``sgld`` say, are the networks that it
+    has kept, in turn: one gradient sample is always the first of them, which is also among those
+    that score, and as many as it has kept are all of it. Look at ``transfer`` beside it.)
 
     ``attack: pgd`` takes ``n_steps`` steps within the same box instead of one, each with fresh
     posterior samples. ``attack: transfer`` does not know the method: its single step follows the
@@ -84,7 +85,8 @@ class Adversary(ImageTask):
     a linear axis, so large steps weigh most. There is no best-of-scores: each is a metric by
     itself. Scores of disagreement say nothing (50 %) of a method whose samples are all equal.
 
-    A search attacks validation images only; test images are attacked in an evaluation.
+    A search attacks validation images only, and test images are attacked in an evaluation; the
+    attack is the same.
 
     Departures: the network is smaller. The scores of an image are those of the same posterior
     samples before and after the attack; in the published code each has its own.
@@ -117,14 +119,14 @@ class Adversary(ImageTask):
     )
     figures: ClassVar[Mapping[str, Draw]] = {
         "accuracy": draw_accuracy,
-        "scores": draw_scores,
+        "uncertainty": draw_scores,
         "detection": draw_detection,
         "error_detection": draw_errors,
     }
 
     def mistakes(self) -> list[str]:
-        """Step sizes that are not increasing positive numbers."""
-        mistakes = super().mistakes()
+        """Step sizes that are not increasing positive numbers, or no pixels to clip."""
+        mistakes = super().mistakes() + (not_pixels(self.dataset) if self.clip else [])
         try:
             parse_steps(self.step_sizes)
         except ValueError as error:
@@ -143,10 +145,9 @@ class Adversary(ImageTask):
         """Fit once; its steps are epochs."""
         dataset = self.load()
         attack_rng, score_rng = spawn(rng, 2)
-        problem = self.problem(dataset)
-        predictive = fit(problem, report=report)
+        predictive = fit(self.problem(dataset), report=report)
         attacked = first(dataset.holdout(holdout), self.n_images)
-        attack = self._attack(problem, predictive, attacked, attack_rng)
+        attack = self._attack(predictive, attacked, attack_rng)
         steps = parse_steps(self.step_sizes)
         scoring = _Scoring(predictive, attacked, self.n_samples, score_rng)
         curve = scoring.curve(attack, steps)
@@ -155,12 +156,10 @@ class Adversary(ImageTask):
             tables={"step_sizes": curve},
         )
 
-    def _attack(
-        self, problem: Problem, predictive: Predictive, split: Split, rng: torch.Generator
-    ) -> Attack:
+    def _attack(self, predictive: Predictive, split: Split, rng: torch.Generator) -> Attack:
         low, high = (0.0, 1.0) if self.clip else (-torch.inf, torch.inf)
         if self.attack == "transfer":
-            network = train_plain_network(problem, rng)
+            network = trained_once(self, self.data_digest, rng.initial_seed())
             target = Target(
                 split,
                 lambda inputs, targets, _: log_odds(network(inputs).unsqueeze(0), targets),

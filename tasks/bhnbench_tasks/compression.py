@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -27,7 +26,7 @@ from bhnbench.metrics import ACCURACY, accuracy, mixture_log_probs
 from bhnbench.space import Float, Int, setting
 from bhnbench_tasks.figures.bars import DrawBars
 from bhnbench_tasks.image_task import NETWORKS, ImageTask
-from bhnbench_tasks.plain_network import train_plain_network
+from bhnbench_tasks.plain_network import trained_once
 from bhnbench_tasks.streams import spawn
 
 COMPRESSION = Metric(
@@ -38,7 +37,7 @@ COMPRESSION = Metric(
 )
 ERROR = Metric("error", "minimize", "%", "images that the pruned network gets wrong")
 SPARSITY = Metric("sparsity", "maximize", "%", "weights that are zero")
-_CHUNK = 5000  # images that a network sees at once
+CHUNK = 5000  # images that are scored at once
 _ROUNDING = 1e-9  # of a difference of percentages
 
 draw_sparsity = DrawBars(
@@ -101,7 +100,7 @@ class Compression(ImageTask):
         dataset = self.load()
         dense_rng, score_rng = spawn(rng, 2)
         predictive = fit(self.problem(dataset), report=report)
-        dense = dense_network(self, self.data_digest, dense_rng.initial_seed())
+        dense = trained_once(self, self.data_digest, dense_rng.initial_seed())
         scored = dataset.holdout(holdout)
         outputs = predictive.sample(scored.inputs, self.n_samples, rng=score_rng).detach()
         right = accuracy(mixture_log_probs(outputs).exp(), scored.targets)
@@ -126,19 +125,6 @@ class Compression(ImageTask):
             },
             tables={"layers": layers, "errors": {"error": np.array(errors)}},
         )
-
-
-@lru_cache(maxsize=8)
-def dense_network(task: Compression, digest: str, seed: int) -> nn.Module:
-    """The network that pruned ones are held against, trained once a process for all methods.
-
-    Args:
-        task: gives the problem.
-        digest: of its data, so that other data of the same name are not taken for these.
-        seed: of initialisation and order.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    return train_plain_network(task.problem(task.load()), rng)
 
 
 def pruned_network(predictive: Predictive) -> nn.Module | None:
@@ -168,5 +154,5 @@ def _weights(network: nn.Module) -> list[torch.Tensor]:
 @torch.no_grad()
 def error_of(network: nn.Module, split: Split) -> float:
     """Percentage of images whose largest output is not the right class."""
-    outputs = torch.cat([network(inputs) for inputs in torch.split(split.inputs, _CHUNK)])
+    outputs = torch.cat([network(inputs) for inputs in torch.split(split.inputs, CHUNK)])
     return 100 - accuracy(outputs, split.targets)

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 from bhnbench.contract import Problem
+from bhnbench_tasks.image_task import ImageTask
 
 LEARNING_RATE = 1e-3
+
+
+@lru_cache(maxsize=8)
+def trained_once(task: ImageTask, digest: str, seed: int) -> torch.nn.Module:
+    """The plain network of a task's problem, trained once a process for all methods.
+
+    Args:
+        task: gives the problem.
+        digest: of its data, so that other data of the same name are not taken for these.
+        seed: of initialisation and order.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    return train_plain_network(task.problem(task.load()), rng)
 
 
 def train_plain_network(problem: Problem, rng: torch.Generator) -> torch.nn.Module:

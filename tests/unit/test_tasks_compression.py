@@ -18,14 +18,13 @@ from bhnbench_tasks import image_task
 from bhnbench_tasks.compression import (
     Compression,
     count_weights,
-    dense_network,
     draw_errors,
     draw_sparsity,
     error_of,
 )
 from bhnbench_tasks.datasets import load_dataset
 from bhnbench_tasks.networks import lenet_5
-from bhnbench_tasks.plain_network import train_plain_network
+from bhnbench_tasks.plain_network import train_plain_network, trained_once
 
 SMALL = Compression(network="mlp", n_hidden=30, epochs=10, n_samples=2)
 N_WEIGHTS = 64 * 30 + 30 * 30 + 30 * 10
@@ -135,16 +134,16 @@ def test_the_dense_network_depends_on_the_seed_alone(trained):
         for answer, seed in ((Guess(), 1), (Known(trained), 1), (Guess(), 2))
     ]
     assert found[0] == found[1]
-    first, other = (dense_network(SMALL, "", seed) for seed in (1, 2))
+    first, other = (trained_once(SMALL, "", seed) for seed in (1, 2))
     assert not torch.equal(first[0].weight, other[0].weight)
-    dense_network.cache_clear()
-    again = dense_network(SMALL, "", 1)
+    trained_once.cache_clear()
+    again = trained_once(SMALL, "", 1)
     assert again is not first
     assert torch.equal(again[0].weight, first[0].weight)
 
 
 def test_the_dense_network_is_trained():
-    assert error_of(dense_network(SMALL, "", 1), load_dataset("digits").validation) < 20
+    assert error_of(trained_once(SMALL, "", 1), load_dataset("digits").validation) < 20
 
 
 def test_the_error_of_a_network_is_counted():
