@@ -25,6 +25,7 @@ draw_calibration = DrawLines(
     "expected share of targets below a quantile (%)",
     (Panel("observed", "observed share (%)", 0, 100),),
     marker="",
+    diagonal="calibrated",
 )
 
 

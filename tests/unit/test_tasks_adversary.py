@@ -214,6 +214,15 @@ def test_steps_that_do_not_increase_are_refused(steps):
         Adversary(step_sizes=steps)
 
 
+def test_only_pixels_can_be_clipped(tmp_path):
+    path = str(tmp_path / "mine.npz")
+    inputs = 3 * np.random.default_rng(1).random((50, 4))
+    np.savez(path, inputs=inputs, targets=np.arange(50) % 2)
+    assert not Adversary(dataset=path).clip
+    with pytest.raises(ValueError, match=r"dataset must hold pixels in \[0, 1\], but .*mine\.npz"):
+        Adversary(dataset=path, clip=True)
+
+
 def test_figures_show_the_tables(network):
     outcomes = {"a": [run_task(SMALL, network)], "b": [run_task(SMALL, Guess())], "c": []}
     table = outcomes["a"][0].tables["step_sizes"]
@@ -227,6 +236,8 @@ def test_figures_show_the_tables(network):
         figure = draw(outcomes)
         assert len(figure.axes) == len(SCORES)
         assert figure.axes[0].get_xscale() == "symlog"
-        np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), table[column])
+        lines = {line.get_label(): line for line in figure.axes[0].lines}
+        np.testing.assert_allclose(lines["a"].get_ydata(), table[column])
+        assert ("random" in lines) == (draw is not draw_scores)  # an AUROC has a guesser's
         for drawn in (figure, draw({"a": []})):
             drawn.savefig(io.BytesIO())

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from bhnbench import plugins
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 BLUE, GREY = "#0072B2", "#7F7F7F"
 DPI = 150
+LETTERS = 13  # of a title, an inch
 
 
 def draw_figures(ledger: Ledger, sweep: SweepRecord) -> dict[str, dict[str, Figure]]:
@@ -96,12 +98,21 @@ def _draw(ledger: Ledger, table: TaskTable, methods: Sequence[str]) -> dict[str,
     outcomes = {row.label: list(_outcomes(ledger, row)) for row in rows} if task.figures else {}
     for name, draw in task.figures.items():
         try:
-            figures[name] = draw(outcomes)
+            figures[name] = _named(draw(outcomes), table.label)
         except Exception as error:
             rule = f"figure {name!r} must be drawable from its runs' tables"
             problem = f"{type(error).__name__}: {error}"
             raise ContractError(f"task {table.plugin}: {rule}, but got {problem}") from error
     return figures
+
+
+def _named(figure: Figure, label: str) -> Figure:
+    """The figure with the task's label in its title: a sweep may have a task several times."""
+    title = ": ".join(filter(None, [label, figure.get_suptitle()]))
+    width = int(LETTERS * figure.get_figwidth())
+    lines = [fill(line, width) for line in title.splitlines()]
+    figure.suptitle("\n".join(lines), fontsize="medium")
+    return figure
 
 
 def _outcomes(ledger: Ledger, row: MethodRow) -> Iterator[Outcome]:
@@ -141,14 +152,14 @@ def draw_scores(table: TaskTable, metric: Metric) -> Figure:
         _clip(axes, [score for row in rows for score in row.scores(table.metric).values()])
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)  # clear of a score at the edge
     unit = f" ({metric.unit})" if metric.unit else ""
     better = "higher" if metric.direction == "maximize" else "lower"
     arrow = ARROWS[metric.direction]
     axes.set_xlabel(f"{metric.name}{unit} on test data, {arrow} {better} is better")
     axes.set_ylabel("method and rank")
-    axes.set_title(f"{table.label}: seeds (dots), mean and 95 % interval", fontsize="medium")
-    return figure
+    figure.suptitle("seeds (dots), mean and 95 % interval")
+    return _named(figure, table.label)
 
 
 def _clip(axes: Axes, scores: Sequence[float]) -> None:

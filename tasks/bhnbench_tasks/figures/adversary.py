@@ -12,14 +12,24 @@ SCORES = {
     "bald": "BALD",
     "mean_sd": "mean sd",
 }
+UNITS = {"entropy": " (nats)", "bald": " (nats)"}
 _draw_steps = partial(
     DrawLines, "step_sizes", "step", "step size", x_scale="symlog", linear_below=0.001
 )
 
 
-def _one_a_score(prefix: str, label: str, high: float) -> DrawLines:
+def _one_a_score(
+    prefix: str, label: str, high: float = float("inf"), guess: float | None = None
+) -> DrawLines:
     panels = [
-        Panel(f"{prefix}_{name}", label, low=0, high=high, title=title)
+        Panel(
+            f"{prefix}_{name}",
+            label.format(unit=UNITS.get(name, "")),
+            low=0,
+            high=high,
+            title=title,
+            guess=guess,
+        )
         for name, title in SCORES.items()
     ]
     return _draw_steps(tuple(panels))
@@ -31,6 +41,6 @@ draw_accuracy = _draw_steps(
         Panel("nll", "nll (nats)", low=0),
     )
 )
-draw_scores = _one_a_score("mean", "mean over images", float("inf"))
-draw_detection = _one_a_score("detection", "AUROC, adversarial (%)", 100)
-draw_errors = _one_a_score("error", "AUROC, errors (%)", 100)
+draw_scores = _one_a_score("mean", "mean over images{unit}")
+draw_detection = _one_a_score("detection", "AUROC, adversarial (%)", 100, guess=50)
+draw_errors = _one_a_score("error", "AUROC, errors (%)", 100, guess=50)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhnbench.contract import Outcome
-from bhnbench_tasks.figures.panels import Outcomes, make_panels
+from bhnbench_tasks.figures.panels import Outcomes, label_outer, make_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,11 +23,12 @@ def draw_predictive_bands(outcomes: Outcomes) -> Figure:
     for axes, (label, run) in zip(panels, shown.items(), strict=False):
         _draw_band(axes, label, run)
         axes.set_ylabel("y")
-        axes.label_outer(remove_inner_ticks=False)
     if shown:
+        label_outer(panels)
         panels[0].set_ylim(_limits(list(shown.values())))  # of all panels, which share it
         handles = panels[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=3)
+        figure.suptitle("first seed", fontsize="medium")
     return figure
 
 

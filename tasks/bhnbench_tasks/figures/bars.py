@@ -54,10 +54,10 @@ class DrawBars:
             at = np.arange(len(mean)) + (place - (len(shown) - 1) / 2) * width
             axes.bar(
                 at, mean, width, yerr=half_width, color=style.colour, hatch=HATCHES[style.line],
-                edgecolor="white", linewidth=0.5, ecolor="silver", label=self._legend(label, runs),
+                edgecolor="white", linewidth=0.5, ecolor="0.4", label=self._legend(label, runs),
             )  # fmt: skip
-            for x, height in zip(at, mean, strict=True):
-                axes.text(x, height, f"{height:.3g}", ha="center", va="bottom", fontsize=7)
+            for x, height, top in zip(at, mean, mean + half_width, strict=True):
+                axes.text(x, top, f"{height:.3g}", ha="center", va="bottom", fontsize=7)
         self._finish(axes, n_groups)
         figure.suptitle(seeds_title(outcomes), fontsize="medium")
         if shown:

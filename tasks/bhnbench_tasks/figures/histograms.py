@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhnbench.contract import Outcome
-from bhnbench_tasks.figures.panels import COLOURS, Outcomes, add_legend, make_panels
+from bhnbench_tasks.figures.panels import (
+    COLOURS,
+    Outcomes,
+    add_legend,
+    count_seeds,
+    label_outer,
+    make_panels,
+)
 from bhnbench_tasks.scores import SCORES
 
 if TYPE_CHECKING:
@@ -38,6 +45,8 @@ class DrawHistograms:
         for axes, (label, runs) in zip(panels, shown.items(), strict=False):
             self._draw(axes, label, runs)
         if shown:
+            label_outer(panels)
+            figure.suptitle(f"mean over {count_seeds(outcomes)}", fontsize="medium")
             add_legend(figure, *panels[0].get_legend_handles_labels())
         return figure
 
@@ -62,7 +71,6 @@ class DrawHistograms:
             ylim=(_SMALLEST, 100),
         )
         axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
-        axes.label_outer(remove_inner_ticks=False)
         axes.grid(alpha=0.3)
 
 

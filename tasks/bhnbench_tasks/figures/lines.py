@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+REFERENCE: Mapping[str, Any] = {"color": "gray", "linestyle": ":", "linewidth": 1}
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -31,6 +34,7 @@ class Panel:
     high: float = np.inf
     title: str = ""
     table: str = ""  # where it is another one than the figure's
+    guess: float | None = None  # what guessing gets, drawn as a line
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class DrawLines:
     x_scale: str = "linear"  # as matplotlib calls them: "log", "symlog"
     linear_below: float = 1.0  # where "symlog" ends to be linear
     marker: str = "o"
+    diagonal: str = ""  # names the line from 0 to 100 % of both axes, where it means something
 
     def __call__(self, outcomes: Outcomes) -> Figure:
         """The figure; methods without runs are left out."""
@@ -64,13 +69,17 @@ class DrawLines:
         return figure
 
     def _draw(self, axes: Axes, panel: Panel, outcomes: Outcomes) -> None:
+        if self.diagonal:
+            axes.plot([0, 100], [0, 100], **REFERENCE, label=self.diagonal)
+        if panel.guess is not None:
+            axes.axhline(panel.guess, **REFERENCE, label="random")
         for label, runs, style in with_styles(outcomes):
             tables = [run.tables[panel.table or self.table] for run in runs]
             x = tables[0][self.x]
             mean, half_width = interval(np.stack([table[panel.column] for table in tables]))
             axes.plot(
-                x, mean, color=style.colour, linestyle=style.line,
-                marker=self.marker, markersize=3, label=label,
+                x, mean, color=style.colour, linestyle=style.line, linewidth=style.width,
+                marker=self.marker, markersize=1 + style.width, label=label,
             )  # fmt: skip
             low, high = np.clip([mean - half_width, mean + half_width], panel.low, panel.high)
             axes.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)

@@ -18,6 +18,7 @@ Outcomes = Mapping[str, Sequence[Outcome]]
 # Okabe and Ito (2008), told apart by colour-blind people too; then the same, dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":")
+WIDTHS = (2.8, 1.4)  # points, of the first method's line and the last one's
 
 
 def make_panels(
@@ -37,19 +38,40 @@ def make_panels(
     return figure, list(grid.flat[:n])
 
 
+def label_outer(panels: Sequence[Axes]) -> None:
+    """Leave names and numbers to the left column, and to the lowest panel of each column.
+
+    Unlike ``Axes.label_outer``, also to one above a place that the last row leaves empty.
+    """
+    grid = panels[0].get_gridspec()
+    n_columns = grid.ncols if grid else 1
+    for place, axes in enumerate(panels):
+        if place % n_columns:
+            axes.tick_params(labelleft=False)
+            axes.set_ylabel("")
+        if place + n_columns < len(panels):
+            axes.tick_params(labelbottom=False)
+            axes.set_xlabel("")
+
+
 class Style(NamedTuple):
     """How a method's line looks."""
 
     colour: str
     line: str
+    width: float
 
 
 def with_styles(outcomes: Outcomes) -> Iterator[tuple[str, Sequence[Outcome], Style]]:
-    """Label, runs and style of each method that has runs; a method keeps its style."""
+    """Label, runs and style of each method that has runs; a method keeps its style.
+
+    Lines become thinner, so that those drawn later do not hide equal ones.
+    """
+    widths = np.linspace(*WIDTHS, max(len(outcomes), 2))
     for place, (label, runs) in enumerate(outcomes.items()):
         row, column = divmod(place, len(COLOURS))
         if runs:
-            yield label, runs, Style(COLOURS[column], LINES[row % len(LINES)])
+            yield label, runs, Style(COLOURS[column], LINES[row % len(LINES)], widths[place])
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
@@ -71,10 +93,15 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values.mean(0), half_width
 
 
-def seeds_title(outcomes: Outcomes) -> str:
-    """How many seeds a figure averages over."""
+def count_seeds(outcomes: Outcomes) -> str:
+    """Such as "5 seeds", or "3 to 5 seeds" where methods have different numbers of them."""
     counts = {len(runs) for runs in outcomes.values() if runs} or {0}
     if counts == {1}:
         return "one seed"
-    spread = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
-    return f"mean and 95 % interval over {spread} seeds"
+    return f"{' to '.join(str(n) for n in sorted({min(counts), max(counts)}))} seeds"
+
+
+def seeds_title(outcomes: Outcomes) -> str:
+    """How many seeds a figure averages over."""
+    counted = count_seeds(outcomes)
+    return counted if counted == "one seed" else f"mean and 95 % interval over {counted}"

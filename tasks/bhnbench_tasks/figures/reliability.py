@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhnbench.contract import Outcome
-from bhnbench_tasks.figures.panels import Outcomes, make_panels, with_styles
+from bhnbench_tasks.figures.panels import Outcomes, label_outer, make_panels, with_styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +29,8 @@ def draw_reliability(outcomes: Outcomes) -> Figure:
     for axes, (label, runs, style) in zip(panels, shown, strict=False):
         _draw(axes, runs, style.colour)
         axes.set_title(label)
-        axes.label_outer(remove_inner_ticks=False)
     if shown:
+        label_outer(panels)
         handles = panels[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=2)
         counts = sorted({len(runs) for _, runs, _ in shown})

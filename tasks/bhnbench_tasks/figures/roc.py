@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from bhnbench_tasks.figures.lines import DrawLines, Panel
-from bhnbench_tasks.figures.panels import Outcomes
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-
-@dataclass(frozen=True)
-class DrawRoc(DrawLines):
-    """ROC curves, and the diagonal of a detector that guesses."""
-
-    def _draw(self, axes: Axes, panel: Panel, outcomes: Outcomes) -> None:
-        axes.plot([0, 100], [0, 100], color="gray", linestyle=":", linewidth=1, label="random")
-        super()._draw(axes, panel, outcomes)
-
-
-draw_roc = DrawRoc(
+draw_roc = DrawLines(
     "roc",
     "fpr",
     "false positive rate (%)",
     (Panel("tpr", "true positive rate (%)", 0, 100),),
     marker="",
+    diagonal="random",
 )
 draw_risk_coverage = DrawLines(
     "risk_coverage",

@@ -44,7 +44,8 @@ def draw_rotated_digit(outcomes: Outcomes) -> Figure:
     classes = sorted(lines, key=int)
     if classes:
         handles = [lines[name] for name in classes]
-        figure.legend(handles, classes, loc="outside lower center", ncols=10)
+        figure.legend(handles, classes, title="class", loc="outside lower center", ncols=10)
+        figure.suptitle("one image, first seed; mean and sd of samples", fontsize="medium")
     return figure
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 draw_shift = DrawLines(
     "mean",
     "severity",
-    "severity",
+    "severity (mean over corruptions)",
     (
         Panel("nll", "nll (nats)", low=0),
         Panel("accuracy", "accuracy (%)", low=0, high=100),
