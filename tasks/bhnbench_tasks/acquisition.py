@@ -11,6 +11,7 @@ import torch
 from bhnbench import uncertainty
 from bhnbench.space import Choice
 from bhnbench.uncertainty import class_probabilities, entropy
+from bhnbench_tasks.scores import probabilities_in_chunks
 
 SCORES: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "bald": uncertainty.bald,
@@ -21,7 +22,6 @@ SCORES: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
 ACQUISITIONS = Choice(*SCORES, "batch_bald", "random")
 N_LABELLINGS = 1000  # of the points chosen so far: exact up to three points with ten classes
 _DECIMALS = 6  # of a score, in nats; what is less is rounding
-_CHUNK = 2000  # candidates: bounds the memory of float64 copies
 _BLOCK = 100  # candidates that BatchBALD looks at together: 8 MB with 1000 labellings, 10 classes
 
 
@@ -39,8 +39,7 @@ def choose_points(
     if acquisition == "batch_bald":
         return batch_bald(outputs, n, rng=rng).places
     score = SCORES[acquisition]
-    chunks = map(class_probabilities, torch.split(outputs, _CHUNK, dim=1))
-    scores = torch.cat([score(probs).cpu() for probs in chunks])
+    scores = torch.cat([score(probs).cpu() for probs in probabilities_in_chunks(outputs)])
     return scores.round(decimals=_DECIMALS).argsort(descending=True, stable=True)[:n]
 
 

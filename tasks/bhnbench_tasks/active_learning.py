@@ -54,9 +54,10 @@ class ActiveLearning(ImageTask):
     data", as in Krueger et al. (2017), "Bayesian hypernetworks", figure 4: train on the initial
     labels, equally many of each class; then in every round score a random part of the pool with
     posterior samples, label the points with the highest acquisition score, and train again.
-    Accuracy is measured after every training, on the whole holdout split; nothing is decided by
-    it. A fit sees 100 validation images, as in Gal et al.: who has few labels to train on has
-    few to validate with.
+    Accuracy is measured after every training, on the whole holdout split. A fit sees 100
+    validation images, as in Gal et al.: who has few labels to train on has few to validate with.
+    So nothing is decided by the test images of an evaluation, but a search scores those 100, by
+    which a method may choose its epoch, among the others.
 
     ``acquisition``: ``bald``, ``max_entropy``, ``variation_ratio`` and ``mean_sd`` score points
     one by one; ``batch_bald`` (Kirsch et al., 2019) scores what a whole batch tells together.
@@ -130,7 +131,7 @@ class ActiveLearning(ImageTask):
 
     @property
     def _n_pool(self) -> int:
-        return min(self.n_train or 60_000, n_train_rows(self.dataset))
+        return self.n_train or n_train_rows(self.dataset)
 
     def evaluate(
         self,
@@ -219,7 +220,7 @@ class ActiveLearning(ImageTask):
 
 
 def draw_balanced(targets: torch.Tensor, n: int, rng: torch.Generator) -> list[int]:
-    """``n`` random rows whose class counts differ by at most one."""
+    """``n`` random rows, equally many of each class or one more, until a class runs out."""
     shuffled = torch.randperm(len(targets), generator=rng)
     seen: dict[int, int] = {}
     ranked: list[tuple[int, int, int]] = []

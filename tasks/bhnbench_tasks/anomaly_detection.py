@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -23,10 +24,12 @@ from bhnbench.detection import AUPR_IN, AUPR_OUT, AUROC, FPR95, aupr, auroc, fpr
 from bhnbench.errors import DataError
 from bhnbench.metrics import ACCURACY, accuracy, mixture_log_probs
 from bhnbench.space import Choice, Int, setting
-from bhnbench_tasks.datasets import Dataset
+from bhnbench_tasks.corruptions import not_pixels
+from bhnbench_tasks.datasets import Dataset, n_classes
 from bhnbench_tasks.datasets.outliers import (
     NOISE,
     OUTLIERS,
+    common_kinds,
     load_outliers,
     outliers_digest,
     prepare_outliers,
@@ -39,6 +42,7 @@ from bhnbench_tasks.scores import sample_outputs, uncertainty_scores
 from bhnbench_tasks.streams import spawn
 
 UNSEEN_CLASS = "unseen_class"
+_SETS = ("dataset", "outliers", "validation_outliers")  # settings that name images
 BASE_RATE = Metric(
     "base_rate", "minimize", "%", "share of outliers: what a random detector has as aupr_out"
 )
@@ -60,9 +64,11 @@ class AnomalyDetection(ImageTask):
     data, numbers the others anew, and takes its images of the test split for outliers. Other
     outliers are another data set or noise (``uniform`` on [0, 1], ``gaussian`` of sd 1).
 
-    **Nothing tuned has seen the outliers it is scored on, nor any of their kind.** A search is
-    scored on ``validation_outliers``, an evaluation on ``outliers``, and the two must differ. The
-    score is fixed in the same way: ``score: auto`` takes, of the four in
+    **Nothing tuned has seen the outliers it is scored on.** A search is scored on
+    ``validation_outliers``, an evaluation on ``outliers``, and the two must share no kind of image
+    with each other, nor with the data set: letters are no outliers to letters. Uniform and
+    Gaussian noise count as two kinds, so before an evaluation on noise a search may have seen
+    noise. The score is fixed in the same way: ``score: auto`` takes, of the four in
     ``bhnbench_tasks.scores``, the one with the highest AUROC of validation images against
     validation outliers, in search and in evaluation alike; it is never the best of four on test
     data. The table ``scores`` has all of them. A search on noise says little about outliers of
@@ -105,16 +111,25 @@ class AnomalyDetection(ImageTask):
     }
 
     def mistakes(self) -> list[str]:
-        """Outliers that were tuned on, or that are no outliers."""
-        mistakes = super().mistakes()
-        if self.outliers == self.validation_outliers:
+        """Outliers that were tuned on, or that are no outliers; a class that is not there."""
+        mistakes = super().mistakes() + not_pixels(self.dataset) + self._images_in_common()
+        known = n_classes(self.dataset)
+        if self.outliers == UNSEEN_CLASS and not self.left_out < known > 2:
             mistakes.append(
-                "outliers and validation_outliers must differ, so that nothing is tuned on what "
-                f"it is scored on, but both are {self.outliers}"
+                f"left_out must be one of three classes or more, but {self.dataset} has {known}, "
+                f"numbered from 0, and left_out={self.left_out}; name one, or other outliers"
             )
-        if self.dataset in (self.outliers, self.validation_outliers):
-            mistakes.append(f"outliers must not be of the data set itself, {self.dataset}")
         return mistakes
+
+    def _images_in_common(self) -> list[str]:
+        """Settings whose images are of one kind, a sentence for two of them."""
+        sets = {name: getattr(self, name) for name in _SETS}
+        return [
+            f"{one} and {other} must have no kind of image in common, but {sets[one]} and "
+            f"{sets[other]} both hold {common}; take another set for one of them"
+            for one, other in itertools.combinations(sets, 2)
+            if (common := common_kinds(sets[one], sets[other]))
+        ]
 
     @property
     def _other_data(self) -> list[str]:
@@ -152,11 +167,12 @@ class AnomalyDetection(ImageTask):
         """Fit once; its steps are epochs."""
         dataset = self.load()
         validation_rng, test_rng = spawn(rng, 2)
-        predictive = fit(self.problem(dataset), report=report)
-        validation, right = self._rank(predictive, dataset, "validation", validation_rng)
-        scored = validation
+        mixed = {"validation": self._mix(dataset, "validation", validation_rng)}
         if holdout == "test":
-            scored, right = self._rank(predictive, dataset, "test", test_rng)
+            mixed["test"] = self._mix(dataset, "test", test_rng)
+        predictive = fit(self.problem(dataset), report=report)
+        ranked = {name: images.rank(predictive, self.n_samples) for name, images in mixed.items()}
+        (validation, _), (scored, right) = ranked["validation"], ranked[holdout]
         chosen = chosen_score(self.score, validation)
         found = outlier_scores(scored.scores[chosen], scored.is_positive)
         return Outcome(
@@ -164,19 +180,17 @@ class AnomalyDetection(ImageTask):
             tables=tables(validation, scored, chosen, dataset.n_classes),
         )
 
-    def _rank(
-        self, predictive: Predictive, dataset: Dataset, holdout: Holdout, rng: torch.Generator
-    ) -> tuple[Ranked, float]:
-        """Ordinary images and outliers with their scores; the accuracy on the former, %."""
+    def _mix(self, dataset: Dataset, holdout: Holdout, rng: torch.Generator) -> _Mixed:
         outlier_rng, sample_rng = spawn(rng, 2)
         ordinary = dataset.holdout(holdout)
-        n = len(ordinary)
-        outliers = self._outliers(dataset, holdout, outlier_rng)[:n]
-        inputs = torch.cat([ordinary.inputs, outliers])  # together: the same posterior samples
-        outputs = sample_outputs(predictive, inputs, self.n_samples, sample_rng)
-        is_outlier = torch.arange(len(inputs)) >= n
-        right = accuracy(mixture_log_probs(outputs[:, :n]), ordinary.targets)
-        return Ranked(uncertainty_scores(outputs), is_outlier), right
+        outliers = self._outliers(dataset, holdout, outlier_rng)
+        if not (len(ordinary) and len(outliers)):
+            raise DataError(
+                f"{dataset.name}: there must be ordinary {holdout} images and outliers to them, "
+                f"but with left_out={self.left_out} there are {len(ordinary)} and "
+                f"{len(outliers)}; leave out another class"
+            )
+        return _Mixed(ordinary, outliers[: len(ordinary)], sample_rng)
 
     def _outliers(self, dataset: Dataset, holdout: Holdout, rng: torch.Generator) -> torch.Tensor:
         name = self.outliers if holdout == "test" else self.validation_outliers
@@ -190,26 +204,45 @@ class AnomalyDetection(ImageTask):
         return grey.repeat(1, dataset.n_channels)
 
 
+@dataclass(frozen=True)
+class _Mixed:
+    """Ordinary images, and no more outliers than there are of them."""
+
+    ordinary: Split
+    outliers: torch.Tensor
+    rng: torch.Generator
+
+    def rank(self, predictive: Predictive, n_samples: int) -> tuple[Ranked, float]:
+        """All of them with their scores; the accuracy on the ordinary ones, %."""
+        n = len(self.ordinary)
+        inputs = torch.cat([self.ordinary.inputs, self.outliers])  # under the same samples
+        outputs = sample_outputs(predictive, inputs, n_samples, self.rng)
+        is_outlier = torch.arange(len(inputs)) >= n
+        right = accuracy(mixture_log_probs(outputs[:, :n]), self.ordinary.targets)
+        return Ranked(uncertainty_scores(outputs), is_outlier), right
+
+
 def without_class(dataset: Dataset, left_out: int, n_train: int | None) -> Dataset:
     """What of the data set, and of its first ``n_train`` training images, is of other classes.
 
     Raises:
-        DataError: the class is not there, or fewer than two others are.
+        DataError: no training image is.
     """
-    if not left_out < dataset.n_classes > 2:
-        raise DataError(
-            f"{dataset.name}: left_out={left_out} must be one of three classes or more, but there "
-            f"are {dataset.n_classes}, numbered from 0; name another class or other outliers"
-        )
 
     def others(split: Split) -> Split:
         kept = split.targets != left_out
         targets = split.targets[kept]
         return Split(split.inputs[kept], targets - (targets > left_out).long())
 
+    train = others(first(dataset.train, n_train))
+    if not len(train):
+        raise DataError(
+            f"n_train must leave training images of {dataset.name} that are not of class "
+            f"{left_out}, but with n_train={n_train} all are; raise it or leave out another class"
+        )
     return replace(
         dataset,
-        train=others(first(dataset.train, n_train)),
+        train=train,
         validation=others(dataset.validation),
         n_classes=dataset.n_classes - 1,
         read_test=lambda: others(dataset.read_test()),

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn import functional as F
 
-from bhnbench_tasks.datasets import image_shape
+from bhnbench_tasks.datasets import image_shape, value_range
 
 SEVERITIES = (1, 2, 3, 4, 5)
+_ROUNDING = 1e-6  # of pixels that were scaled to [0, 1]
 Corruption = Callable[[torch.Tensor, int, torch.Generator], torch.Tensor]
 """``corruption(images, severity, rng)``; with equal ``rng`` severities differ in nothing else."""
 
@@ -29,6 +30,17 @@ def not_images(dataset: str) -> list[str]:
     if min(height, width) > 1:
         return []
     return [f"dataset must hold images, but {dataset} has {height}x{width} features"]
+
+
+def not_pixels(dataset: str) -> list[str]:
+    """What is wrong with a data set whose inputs leave [0, 1], in a sentence."""
+    low, high = value_range(dataset)
+    if low >= -_ROUNDING and high <= 1 + _ROUNDING:
+        return []
+    return [
+        f"dataset must hold pixels in [0, 1], but those of {dataset} are in [{low:g}, {high:g}]; "
+        "scale them, or save uint8, which is divided by 255"
+    ]
 
 
 def rotate(images: torch.Tensor, degrees: torch.Tensor | float) -> torch.Tensor:

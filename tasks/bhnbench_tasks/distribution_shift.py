@@ -23,7 +23,13 @@ from bhnbench.contract import (
 )
 from bhnbench.likelihoods import Categorical
 from bhnbench.space import Int, setting
-from bhnbench_tasks.corruptions import CORRUPTIONS, SEVERITIES, as_images, not_images
+from bhnbench_tasks.corruptions import (
+    CORRUPTIONS,
+    SEVERITIES,
+    as_images,
+    not_images,
+    not_pixels,
+)
 from bhnbench_tasks.figures.shift import draw_corruptions, draw_shift
 from bhnbench_tasks.image_task import ImageTask, first
 from bhnbench_tasks.streams import spawn
@@ -87,7 +93,7 @@ class DistributionShift(ImageTask):
 
     def mistakes(self) -> list[str]:
         """Corruptions that do not exist, or are met in the search and the evaluation."""
-        mistakes = super().mistakes() + not_images(self.dataset)
+        mistakes = super().mistakes() + not_images(self.dataset) + not_pixels(self.dataset)
         tested, searched = split_names(self.corruptions), split_names(self.search_corruptions)
         for setting_name, names in (("corruptions", tested), ("search_corruptions", searched)):
             if not names or len(set(names)) < len(names) or set(names) - set(CORRUPTIONS):

@@ -57,7 +57,8 @@ class Identity(Task):
     known up to a constant, and its masses by numerical integration (``ProductPosterior``). The
     prior belongs to a method, which has to be told this one (``prior_sd: 1`` and the like) if it
     is to find this posterior. A minibatch is all examples: with fewer, what a sampler samples is
-    another law.
+    another law. Nor does a fit have validation data: the epoch of the highest likelihood is one at
+    which the posterior is still too narrow.
 
     ``smaller_mode_mass`` is the share of posterior samples in the smaller mode: those with both
     weights positive, or both negative, that lie in the exact posterior's 99 % region of highest
@@ -102,11 +103,11 @@ class Identity(Task):
     ) -> Outcome:
         """Fit once; its steps are epochs."""
         train_rng, validation_rng, test_rng, score_rng, weights_rng = spawn(rng, 5)
-        train, validation = draw(self.n_train, train_rng), draw(N_HOLDOUT, validation_rng)
-        problem = self._problem(train, validation)
+        train = draw(self.n_train, train_rng)
+        problem = self._problem(train)
         predictive = fit(problem, report=report)
 
-        scored = validation if holdout == "validation" else draw(N_HOLDOUT, test_rng)
+        scored = draw(N_HOLDOUT, validation_rng if holdout == "validation" else test_rng)
         outputs = predictive.sample(scored.inputs, self.n_samples, rng=score_rng).detach()
         log_likelihood = problem.likelihood.scores(outputs, scored.targets)["log_likelihood"]
         weights = sample_weights(predictive, self.n_samples, weights_rng)
@@ -121,10 +122,10 @@ class Identity(Task):
             tables={"samples": _columns(weights[:N_SHOWN]), "posterior": exact.as_table()},
         )
 
-    def _problem(self, train: Split, validation: Split) -> Problem:
+    def _problem(self, train: Split) -> Problem:
         return Problem(
             train=train,
-            validation=validation,
+            validation=Split(train.inputs[:0], train.targets[:0]),
             likelihood=Gaussian(),
             network=partial(Product, self.noise_sd),
             epochs=self.epochs,

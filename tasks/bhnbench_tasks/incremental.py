@@ -23,17 +23,16 @@ from bhnbench.contract import (
     Split,
     Table,
 )
-from bhnbench.errors import UnsupportedError
+from bhnbench.errors import DataError, UnsupportedError
 from bhnbench.likelihoods import Categorical
 from bhnbench.metrics import ACCURACY, NLL, mixture_log_probs
 from bhnbench.space import Choice, Int, setting
-from bhnbench_tasks.datasets import n_train_rows
+from bhnbench_tasks.datasets import n_classes, n_train_rows
 from bhnbench_tasks.datasets.dataset import Dataset
 from bhnbench_tasks.figures.lines import DrawLines, Panel
 from bhnbench_tasks.image_task import ImageTask, first
 from bhnbench_tasks.streams import spawn
 
-N_CLASSES = 10  # of every data set that comes by name
 SPLIT = ("inputs", "targets")
 FORGETTING = Metric(
     "forgetting", "minimize", "%", "mean loss of accuracy on a part's classes since it was best"
@@ -101,14 +100,14 @@ class Incremental(ImageTask):
     def mistakes(self) -> list[str]:
         """More parts than images or classes."""
         mistakes = super().mistakes()
-        n_images = min(self.n_train or 60_000, n_train_rows(self.dataset))
+        n_images, known = self.n_train or n_train_rows(self.dataset), n_classes(self.dataset)
         if self.n_parts > n_images:
             mistakes.append(
                 f"n_parts <= {n_images} training images must hold, but got n_parts={self.n_parts}"
             )
-        if self.parts == "classes" and self.n_parts > N_CLASSES:
+        if self.parts == "classes" and self.n_parts > known:
             mistakes.append(
-                f"n_parts <= {N_CLASSES} classes must hold with parts: classes, "
+                f"n_parts <= {known} classes of {self.dataset} must hold with parts: classes, "
                 f"but got n_parts={self.n_parts}"
             )
         return mistakes
@@ -127,6 +126,7 @@ class Incremental(ImageTask):
         scored = dataset.holdout(holdout)
         deal_rng, *score_rngs = spawn(rng, 1 + self.n_parts)
         parts = self._deal(dataset, deal_rng)
+        check_parts(parts, scored)
         state = checkpoint.load() or {"rows": [], "predictive": None}
         rows, predictive = state["rows"], state["predictive"]
         for step in range(len(rows) + 1, self.n_parts + 1):
@@ -167,6 +167,26 @@ class Incremental(ImageTask):
             with contextlib.suppress(UnsupportedError):
                 return fit(replace(problem, prior=earlier), warm_start=earlier), True
         return fit(problem, warm_start=earlier), False
+
+
+def check_parts(parts: Sequence[Split], scored: Split) -> None:
+    """Refuse parts that nobody can learn, or be asked about.
+
+    Raises:
+        DataError: a part is empty, or none of the images to score on is of its classes.
+    """
+    for number, part in enumerate(parts, start=1):
+        if not len(part):
+            raise DataError(
+                f"each part must have training images, but part {number} has none; "
+                "raise n_train, or lower n_parts"
+            )
+        if not torch.isin(scored.targets, part.targets).any():
+            classes = ", ".join(map(str, sorted({*part.targets.tolist()})))
+            raise DataError(
+                "each part must have images of its classes to be scored on, but part "
+                f"{number} has none of {classes}; add some, or lower n_parts"
+            )
 
 
 def score(outputs: torch.Tensor, scored: Split, parts: Sequence[Split]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from bhnbench.contract import (
 )
 from bhnbench.metrics import ACCURACY, NLL, accuracy, mixture_log_probs, nll
 from bhnbench.space import Int, setting
-from bhnbench_tasks.compression import SPARSITY, count_weights, pruned_network
+from bhnbench_tasks.compression import CHUNK, SPARSITY, count_weights, pruned_network
 from bhnbench_tasks.datasets import Dataset
 from bhnbench_tasks.figures.bars import DrawBars
 from bhnbench_tasks.figures.lines import DrawLines, Panel
@@ -33,7 +33,6 @@ SEED = 74632  # of the labels, as in Molchanov et al.'s experiment
 TRAIN_ACCURACY = Metric(
     "train_accuracy", "minimize", "%", "share of the random training labels that it knows"
 )
-_CHUNK = 5000  # images that are scored at once
 
 draw_summary = DrawBars(
     "summary",
@@ -127,7 +126,7 @@ class RandomLabels(ImageTask):
         self, predictive: Predictive, split: Split, rng: torch.Generator
     ) -> dict[str, float]:
         """Accuracy and nll; images are sampled in chunks, each under samples of its own."""
-        chunks = torch.split(split.inputs, _CHUNK)
+        chunks = torch.split(split.inputs, CHUNK)
         outputs = (predictive.sample(chunk, self.n_samples, rng=rng).detach() for chunk in chunks)
         log_probs = torch.cat([mixture_log_probs(o) for o in outputs])
         return {

@@ -9,7 +9,7 @@ examples in neural networks".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
@@ -47,9 +47,13 @@ def uncertainty_scores(outputs: torch.Tensor) -> dict[str, torch.Tensor]:
     Args:
         outputs: logits of posterior samples, ``(n_samples, n, n_classes)``.
     """
-    chunks = torch.split(outputs.detach(), _CHUNK, dim=1)
-    scored = [_scores(uncertainty.class_probabilities(chunk)) for chunk in chunks]
+    scored = [_scores(probs) for probs in probabilities_in_chunks(outputs)]
     return {name: torch.cat([scores[name] for scores in scored]).cpu() for name in SCORES}
+
+
+def probabilities_in_chunks(outputs: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Class probabilities of these logits, some images at a time, in order."""
+    return map(uncertainty.class_probabilities, torch.split(outputs.detach(), _CHUNK, dim=1))
 
 
 def _scores(probs: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -31,7 +31,9 @@ from bhnbench_tasks.datasets import (
     load_dataset,
     mnist,
     n_channels,
+    n_classes,
     n_train_rows,
+    value_range,
 )
 from bhnbench_tasks.datasets.tables import TABLES
 
@@ -55,6 +57,8 @@ def check_ranges(dataset: Dataset) -> None:
     assert n_train_rows(dataset.name) == len(dataset.train)
     assert image_shape(dataset.name) == dataset.image_shape
     assert n_channels(dataset.name) == dataset.n_channels
+    assert n_classes(dataset.name) == dataset.n_classes
+    assert value_range(dataset.name) == dataset.value_range == (0, 1)
 
 
 def test_digits_are_dealt_evenly():

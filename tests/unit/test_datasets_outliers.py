@@ -16,10 +16,21 @@ from torch.nn.functional import avg_pool2d
 
 from bhnbench.contract import DataFile
 from bhnbench.errors import DataError
-from bhnbench_tasks.datasets import cifar10, files, load_dataset, mnist, omniglot, outliers
+from bhnbench_tasks.datasets import (
+    NAMES,
+    cifar10,
+    files,
+    load_dataset,
+    mnist,
+    n_classes,
+    omniglot,
+    outliers,
+)
 from bhnbench_tasks.datasets.outliers import (
+    KINDS,
     NOISE,
     OUTLIERS,
+    common_kinds,
     load_outliers,
     outliers_digest,
     prepare_outliers,
@@ -90,6 +101,15 @@ def test_every_set_has_a_digest_of_its_own():
     digests = [outliers_digest(str(name)) for name in OUTLIERS.values if name not in NOISE]
     assert len({*digests}) == len(digests) == 6
     assert all(len(digest) == 64 for digest in digests)
+
+
+def test_sets_that_show_the_same_things_are_known():
+    assert set(KINDS) == {*NAMES.values, *OUTLIERS.values}
+    pairs = {("digits", "mnist"), ("notmnist", "omniglot"), ("kmnist", "omniglot")}
+    related = {(a, b) for a in KINDS for b in KINDS if a < b and common_kinds(a, b)}
+    assert related == pairs
+    assert common_kinds("omniglot", "omniglot") == "Latin letters and hiragana"
+    assert common_kinds("mine.npz", "mnist") == common_kinds("mine.npz", "unseen_class") == ""
 
 
 @pytest.mark.parametrize("name", ["notmnist", "mnist"])
@@ -163,7 +183,7 @@ def test_omniglot(cache: Path, monkeypatch: pytest.MonkeyPatch):
         assert numbers[place // 2] in [*omniglot.ALPHABETS.values()][alphabets[place]]
     dataset = omniglot.load()
     assert [len(s) for s in (dataset.train, dataset.validation)] == [552, 184]
-    assert dataset.n_classes == 15
+    assert dataset.n_classes == n_classes("omniglot") == 15
     monkeypatch.setattr(omniglot, "N_DRAWINGS", 20)
     with pytest.raises(
         DataError, match=r"must hold 9200 drawings of the alphabets, but holds 920"

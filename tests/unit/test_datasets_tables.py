@@ -165,5 +165,10 @@ def test_orders_stay_for_ever():
     assert shuffled(6, salt="a") != shuffled(6)
     assert sorted(shuffled(1000)) == list(range(1000))
     assert split_by_hash(30, "test", 0).tolist() == [26, 15, 11]
+    for n in range(1, 8):
+        train, test = (split_by_hash(n, part, 3) for part in ("train", "test"))
+        assert train.dtype == test.dtype == torch.int64
+        assert len(test) == 1
+        assert sorted([*train.tolist(), *test.tolist()]) == list(range(n))
     lengths = [len(split) for split in deal(load_table("diabetes").train(0))]
     assert lengths == [239, 79, 80]

@@ -217,6 +217,14 @@ def test_the_initial_labels_are_balanced(n, spread):
     assert set(rows) != set(draw_balanced(targets, n, make_rng(seed=2)))
 
 
+def test_where_a_class_runs_out_the_others_have_more():
+    targets = torch.tensor([0, 1, 1, 1, 1, 2, 2, 2])
+    for seed in range(5):
+        rows = draw_balanced(targets, 6, make_rng(seed=seed))
+        counts = torch.bincount(targets[rows], minlength=3).tolist()
+        assert counts in ([1, 3, 2], [1, 2, 3])
+
+
 @pytest.mark.parametrize("acquisition", ["bald", "batch_bald", "mean_sd"])
 def test_samples_that_agree_acquire_at_random(acquisition):
     """BALD of a deterministic method is rounding noise, which must not choose."""
@@ -396,3 +404,9 @@ def test_settings_that_do_not_fit_together_are_refused():
         ActiveLearning(n_rounds=99, n_candidates=5)
     assert "n_candidates >= n_acquired must hold, but got n_candidates=5" in str(error.value)
     assert ActiveLearning(dataset="mnist", n_rounds=99).n_rounds == 99
+
+
+def test_a_large_pool_is_taken_whole(monkeypatch):
+    monkeypatch.setattr("bhnbench_tasks.active_learning.n_train_rows", lambda name: 100_000)
+    with pytest.raises(ValueError, match=r"<= 100000 must hold for digits.*= 100020"):
+        ActiveLearning(dataset="digits", n_rounds=10_000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from bhnbench_doubles.fits import Fit, Guess, run_task
 from bhnbench.contract import Split
 from bhnbench.errors import DataError
 from bhnbench_tasks import image_task
-from bhnbench_tasks.anomaly_detection import AnomalyDetection, outlier_scores, without_class
+from bhnbench_tasks.anomaly_detection import AnomalyDetection, outlier_scores
 from bhnbench_tasks.datasets import load_dataset
 from bhnbench_tasks.datasets.outliers import outliers_digest
 from bhnbench_tasks.scores import SCORES
@@ -257,12 +257,28 @@ def test_the_histogram_counts_every_image_once():
     [
         (
             {"outliers": "uniform"},
-            "outliers and validation_outliers must differ.*but both are uniform",
+            "outliers and validation_outliers must have no kind of image in common, but uniform "
+            "and uniform both hold uniform noise; take another set for one of them",
         ),
-        ({"dataset": "mnist", "outliers": "mnist"}, "must not be of the data set itself, mnist"),
+        (
+            {"outliers": "notmnist", "validation_outliers": "omniglot"},
+            "outliers and validation_outliers .* notmnist and omniglot both hold Latin letters",
+        ),
+        (
+            {"dataset": "mnist", "outliers": "mnist"},
+            "dataset and outliers .* mnist and mnist both hold handwritten digits",
+        ),
+        (
+            {"dataset": "digits", "outliers": "mnist"},
+            "dataset and outliers .* digits and mnist both hold handwritten digits",
+        ),
         (
             {"dataset": "notmnist", "validation_outliers": "notmnist"},
-            "must not be of the data set itself, notmnist",
+            "dataset and validation_outliers .* notmnist and notmnist both hold Latin letters",
+        ),
+        (
+            {"dataset": "omniglot", "validation_outliers": "kmnist"},
+            "dataset and validation_outliers .* omniglot and kmnist both hold hiragana",
         ),
     ],
 )
@@ -272,12 +288,39 @@ def test_outliers_that_are_none_are_refused(settings, message):
 
 
 def test_a_class_that_is_not_there_cannot_be_left_out():
-    with pytest.raises(DataError, match=r"left_out=10 must be one .* there are 10, numbered from"):
-        run_task(replace(TASK, left_out=10), Guess())
+    with pytest.raises(ValueError, match=r"left_out must be .* digits has 10,.* left_out=10"):
+        replace(TASK, left_out=10)
+    assert AnomalyDetection(dataset="omniglot", left_out=14).left_out == 14
     assert run_task(replace(NOISE, left_out=10), Guess()).scores["auroc"] == 50
-    two = replace(load_dataset("digits"), n_classes=2)
-    with pytest.raises(DataError, match="one of three classes or more, but there are 2"):
-        without_class(two, 1, None)
+
+
+def test_of_two_classes_none_can_be_left_out(tmp_path):
+    path = save_colours(tmp_path / "colours.npz", n_classes=2)
+    with pytest.raises(ValueError, match=r"three classes or more, but .*colours\.npz has 2, "):
+        AnomalyDetection(dataset=path, left_out=1)
+    assert AnomalyDetection(dataset=path, outliers="gaussian").left_out == 3
+
+
+def test_there_must_be_other_classes_to_train_on():
+    train, fit = load_dataset("digits").train, Fit(lambda problem: Guess(N_CLASSES))
+    first = int(train.targets[0])
+    with pytest.raises(DataError, match=rf"not of class {first}, but with n_train=1 all are; rai"):
+        run_task(replace(TASK, left_out=first, n_train=1), fit)
+    assert not fit.problems
+
+
+@pytest.mark.parametrize(("missing", "counts"), [(3, r"\d+ and 0"), (None, r"0 and \d+")])
+def test_images_to_tell_apart_are_there_before_anything_is_trained(monkeypatch, missing, counts):
+    """The test split has none of the unseen class, or nothing else."""
+    dataset, fit = load_dataset("digits"), Fit(lambda problem: Guess(N_CLASSES))
+    test = dataset.holdout("test")
+    kept = test.targets == 3 if missing is None else test.targets != missing
+    test = Split(test.inputs[kept], test.targets[kept])
+    poor = replace(dataset, read_test=lambda: test)
+    monkeypatch.setattr(image_task, "load_dataset", lambda name: poor)
+    with pytest.raises(DataError, match=rf"digits: .* with left_out=3 there are {counts}; leave"):
+        run_task(TASK, fit, holdout="test")
+    assert not fit.problems
 
 
 def test_the_digest_follows_the_outliers():
@@ -288,10 +331,16 @@ def test_the_digest_follows_the_outliers():
     assert replace(TASK, validation_outliers="notmnist").data_digest == f"{plain}+{letters}"
 
 
-def save_colours(path, rng: Sequence[int] = (90, 3, 4, 5)) -> str:
-    inputs = np.random.default_rng(1).integers(0, 256, rng, dtype=np.uint8)
-    np.savez(path, inputs=inputs, targets=np.arange(len(inputs)) % 3)
+def save_colours(path, n_classes: int = 3, dtype: type = np.uint8) -> str:
+    inputs = np.random.default_rng(1).integers(0, 256, (90, 3, 4, 5)).astype(dtype)
+    np.savez(path, inputs=inputs, targets=np.arange(len(inputs)) % n_classes)
     return str(path)
+
+
+def test_outliers_of_another_scale_are_refused(tmp_path):
+    path = save_colours(tmp_path / "colours.npz", dtype=np.float32)
+    with pytest.raises(ValueError, match=r"must hold pixels in \[0, 1\], but .* in \[0, 255\]"):
+        replace(NOISE, dataset=path)
 
 
 def test_colour_images_meet_noise_of_their_shape(tmp_path):

@@ -157,6 +157,17 @@ def test_corruptions_that_do_not_go_together_are_refused(settings, message):
         DistributionShift(**settings)
 
 
+def test_inputs_that_are_no_pixels_are_refused(tmp_path):
+    """Corruptions would clip them: a 255 is not a 1."""
+    path, inputs = str(tmp_path / "mine.npz"), np.random.default_rng(1).random((50, 4, 4))
+    np.savez(path, inputs=1.0000001 * inputs / inputs.max(), targets=np.arange(50) % 2)
+    assert DistributionShift(dataset=path).dataset == path  # but for rounding
+    for scale, shown in ((255 / inputs.max(), r"\[.*, 255\]"), (-1.0, r"\[-.*\]")):
+        np.savez(path, inputs=scale * inputs, targets=np.arange(50) % 2)
+        with pytest.raises(ValueError, match=rf"dataset must hold pixels in .* in {shown}; scale"):
+            DistributionShift(dataset=path)
+
+
 def test_figures_show_the_tables(oracle):
     outcomes = {"a": [run_task(SMALL, oracle, holdout="test")], "b": []}
     shift, corruptions = draw_shift(outcomes), draw_corruptions(outcomes)

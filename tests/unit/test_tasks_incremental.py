@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from bhnbench_doubles.fits import Fit, Guess, Oracle, run_task
 
-from bhnbench.contract import Problem
-from bhnbench.errors import UnsupportedError
+from bhnbench.contract import Problem, Split
+from bhnbench.errors import DataError, UnsupportedError
+from bhnbench_tasks import image_task
 from bhnbench_tasks.datasets import load_dataset
 from bhnbench_tasks.incremental import Incremental, forgetting
 
@@ -111,7 +115,41 @@ def test_with_all_data_nothing_is_carried():
 
 
 def test_too_many_parts_are_refused():
-    with pytest.raises(ValueError, match=r"n_parts <= 10 classes must hold .* n_parts=11"):
+    with pytest.raises(ValueError, match=r"<= 10 classes of digits must hold .* n_parts=11"):
         Incremental(parts="classes", n_parts=11)
     with pytest.raises(ValueError, match=r"n_parts <= 20 training images .* n_parts=30"):
         Incremental(n_train=20, n_parts=30)
+    assert Incremental(dataset="omniglot", parts="classes", n_parts=15).n_parts == 15
+
+
+def test_the_classes_of_a_file_are_counted(tmp_path):
+    path = str(tmp_path / "mine.npz")
+    np.savez(path, inputs=np.random.default_rng(1).random((90, 6)), targets=np.arange(90) % 3)
+    with pytest.raises(ValueError, match=r"n_parts <= 3 classes of .*mine\.npz must hold .*=4"):
+        Incremental(dataset=path, parts="classes", n_parts=4)
+    task = Incremental(dataset=path, parts="classes", n_parts=3, n_samples=1)
+    assert run_task(task, Guess(3)).scores["forgetting"] == 0
+
+
+def test_a_part_without_images_is_refused_before_anything_is_trained():
+    fit = Fit(lambda problem: Guess())
+    with pytest.raises(DataError, match=r"part 2 has none; raise n_train, or lower n_parts"):
+        run_task(Incremental(**BY_CLASS, n_train=5), fit)
+    assert not fit.problems
+
+
+@pytest.mark.parametrize("holdout", ["validation", "test"])
+def test_a_part_that_cannot_be_scored_is_refused_before_anything_is_trained(monkeypatch, holdout):
+    dataset, fit = load_dataset("digits"), Fit(lambda problem: Guess())
+
+    def without_4_and_5(split: Split) -> Split:
+        kept = (split.targets != 4) & (split.targets != 5)
+        return Split(split.inputs[kept], split.targets[kept])
+
+    test = without_4_and_5(dataset.holdout("test"))
+    validation = without_4_and_5(dataset.validation)
+    poor = replace(dataset, validation=validation, read_test=lambda: test)
+    monkeypatch.setattr(image_task, "load_dataset", lambda name: poor)
+    with pytest.raises(DataError, match="part 3 has none of 4, 5; add some, or lower n_parts"):
+        run_task(Incremental(**BY_CLASS), fit, holdout=holdout)
+    assert not fit.problems

@@ -9,16 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from bhnbench_doubles.fits import Guess, run_task
-from bhnbench_doubles.images import Familiar, Recorder
+from bhnbench_doubles.fits import Fit, Guess, run_task
+from bhnbench_doubles.images import Familiar, Recorder, all_knowing
 
 from bhnbench.contract import Split
 from bhnbench.errors import DataError
-from bhnbench_tasks import image_task
+from bhnbench_tasks import image_task, rotated_digit
 from bhnbench_tasks.corruptions import as_images, rotate
 from bhnbench_tasks.datasets import load_dataset
 from bhnbench_tasks.figures.rotation import draw_rotated_digit, draw_rotation
 from bhnbench_tasks.rotated_digit import RotatedDigit, example, of_class, summarise
+from bhnbench_tasks.scores import uncertainty_scores
 
 SMALL = RotatedDigit(n_samples=2)
 
@@ -86,6 +87,19 @@ def test_posterior_samples_are_the_same_at_all_angles():
     assert (other["rotation"]["entropy"] != tables["rotation"]["entropy"]).all()
 
 
+def test_samples_that_are_all_the_same_are_scored_once(monkeypatch):
+    scored: list[int] = []
+
+    def spied(outputs):
+        scored.append(len(outputs))
+        return uncertainty_scores(outputs)
+
+    monkeypatch.setattr(rotated_digit, "uncertainty_scores", spied)
+    outcome = run_task(replace(SMALL, n_samples=100), all_knowing())
+    assert scored == 19 * [1]
+    assert not outcome.tables["shown_digit"]["sd_0"].any()
+
+
 @pytest.mark.parametrize(("digit", "shown"), [(None, 3), (7, 7)])
 def test_the_figure_follows_the_first_image_of_a_class(digit, shown):
     recorder = Recorder()
@@ -103,10 +117,26 @@ def test_without_a_3_the_figure_follows_the_first_image():
 
 
 def test_a_class_that_is_not_there_is_refused():
-    with pytest.raises(
-        ValueError, match=r"digit must be a class of the images, \[1, 7\], but got 3"
-    ):
+    with pytest.raises(DataError, match=r"digit must be a class of .*, \[1, 7\], but is 3; name"):
         of_class(Split(torch.rand(2, 64), torch.tensor([7, 1])), 3)
+
+
+def test_a_class_that_the_data_set_has_not_is_no_setting(tmp_path):
+    path = str(tmp_path / "mine.npz")
+    np.savez(path, inputs=np.random.default_rng(1).random((30, 4, 4)), targets=np.arange(30) % 3)
+    with pytest.raises(ValueError, match=r"digit must be one of the 3 classes of .*, but is 3; "):
+        RotatedDigit(dataset=path, digit=3)
+    assert RotatedDigit(dataset=path, digit=2).digit == 2
+
+
+def test_a_class_that_the_holdout_has_not_is_missed_before_anything_is_trained(monkeypatch):
+    dataset, fit = load_dataset("digits"), Fit(lambda problem: Guess())
+    some = Split(dataset.validation.inputs[:1], dataset.validation.targets[:1])
+    monkeypatch.setattr(image_task, "load_dataset", lambda n: replace(dataset, validation=some))
+    digit = (int(some.targets) + 1) % 10
+    with pytest.raises(DataError, match=f"digit must be a class of .* but is {digit}; name one"):
+        run_task(replace(SMALL, digit=digit), fit)
+    assert not fit.problems
 
 
 def test_probabilities_of_the_shown_image():

@@ -25,8 +25,10 @@ __all__ = [
     "image_shape",
     "load_dataset",
     "n_channels",
+    "n_classes",
     "n_train_rows",
     "prepare_dataset",
+    "value_range",
 ]
 
 _SOURCES: dict[str, ImageSource] = {
@@ -58,3 +60,13 @@ def image_shape(name: str) -> tuple[int, int]:
 def n_channels(name: str) -> int:
     """Channels of its images, 1 where they are grey; of a known data set it reads nothing."""
     return _SOURCES[name].n_channels if name in _SOURCES else load_dataset(name).n_channels
+
+
+def n_classes(name: str) -> int:
+    """Classes of its images; of a known data set it reads nothing."""
+    return _SOURCES[name].n_classes if name in _SOURCES else load_dataset(name).n_classes
+
+
+def value_range(name: str) -> tuple[float, float]:
+    """The lowest and the highest input that it may have; of a known data set it reads nothing."""
+    return (0.0, 1.0) if name in _SOURCES else load_dataset(name).value_range

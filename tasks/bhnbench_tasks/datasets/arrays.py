@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _TABLE_PARTS = ("train", "test")
+_MIN_IMAGES = 4  # of fewer, dealt out 60 : 20 : 20, a part has none
 
 
 def load_dataset(path: str) -> Dataset:
@@ -52,6 +53,7 @@ def _load_dataset(path: str, _digest: str) -> Dataset:
         image_shape=(1, shape[0]) if len(shape) == 1 else (shape[-2], shape[-1]),
         read_test=lambda: test,
         n_channels=shape[0] if len(shape) == 3 else 1,
+        value_range=_range_of([split.inputs for split in splits]),
     )
 
 
@@ -60,6 +62,11 @@ def _check_images(path: str, part: str, inputs: npz.Array, targets: npz.Array) -
     if inputs.dtype.name != "uint8" and inputs.dtype.kind != "f":
         raise DataError(
             f"{path}: {name_of_inputs} must be uint8 or real numbers, but is {inputs.dtype}"
+        )
+    if part == npz.WHOLE and len(inputs) < _MIN_IMAGES:
+        raise DataError(
+            f"{path}: {name_of_inputs} must have {_MIN_IMAGES} rows or more, so that each part "
+            f"gets one, but has {len(inputs)}; add some, or deal them out in the file"
         )
     if inputs.ndim > 4:
         raise DataError(
@@ -96,6 +103,11 @@ def _pixels(inputs: npz.Array) -> torch.Tensor:
     return values.float() / 255 if inputs.dtype.name == "uint8" else values.float()
 
 
+def _range_of(inputs: list[torch.Tensor]) -> tuple[float, float]:
+    """The lowest and the highest value."""
+    return min(part.min().item() for part in inputs), max(part.max().item() for part in inputs)
+
+
 def _classes(targets: npz.Array) -> torch.Tensor:
     import torch
 
@@ -125,10 +137,12 @@ def _load_table(path: str, _digest: str) -> RegressionTable:
     inputs = torch.cat([_reals(inputs) for inputs, _ in parts.values()])
     targets = torch.cat([_reals(targets).reshape(-1, 1) for _, targets in parts.values()])
     if npz.WHOLE in parts:
-        rows = partial(split_by_hash, len(inputs))
-        return RegressionTable(path, inputs, targets, N_SPLITS, rows)
-    n_train = len(inputs) - len(parts["test"][0])
-    return RegressionTable(path, inputs, targets, 1, partial(_halves, n_train, len(inputs)))
+        n_splits, rows = N_SPLITS, partial(split_by_hash, len(inputs))
+    else:
+        n_train = len(inputs) - len(parts["test"][0])
+        n_splits, rows = 1, partial(_halves, n_train, len(inputs))
+    _check_size(path, len(rows("train", 0)))
+    return RegressionTable(path, inputs, targets, n_splits, rows)
 
 
 def _halves(n_train: int, n: int, part: Part, _k: int) -> torch.Tensor:
@@ -147,6 +161,14 @@ def _check_table(path: str, part: str, inputs: npz.Array, targets: npz.Array) ->
         raise DataError(
             f"{path}: {name_of_inputs} must be (n, d) and {name_of_targets} (n,) or (n, 1), but "
             f"they are {inputs.shape} and {targets.shape}"
+        )
+
+
+def _check_size(path: str, n_train: int) -> None:
+    if n_train < 2:
+        raise DataError(
+            f"{path}: besides test rows there must be two or more, to train on and to validate "
+            f"with, but the number of them is {n_train}; add rows"
         )
 
 

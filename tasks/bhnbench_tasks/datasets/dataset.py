@@ -14,7 +14,8 @@ class Dataset:
     """Images with classes: inputs ``(n, n_inputs)`` float32 in [0, 1], targets ``(n,)``.
 
     An image of several channels lies channel by channel: ``(n_channels, height, width)``. A user's
-    own vectors of d features are images of shape ``(1, d)``, and need not lie in [0, 1].
+    own vectors of d features are images of shape ``(1, d)``. A user's own inputs need not lie in
+    [0, 1]: ``value_range`` says where they do.
 
     The test split is no field: a search asks for ``holdout("validation")`` and cannot meet it.
     """
@@ -26,6 +27,7 @@ class Dataset:
     image_shape: tuple[int, int]
     read_test: Callable[[], Split] = field(repr=False)
     n_channels: int = 1
+    value_range: tuple[float, float] = (0.0, 1.0)  # that no input of any split leaves
 
     @property
     def n_inputs(self) -> int:
@@ -44,3 +46,4 @@ class ImageSource(Source[Dataset]):
     n_train: int
     image_shape: tuple[int, int]
     n_channels: int = 1
+    n_classes: int = 10

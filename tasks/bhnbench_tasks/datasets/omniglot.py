@@ -102,4 +102,5 @@ SOURCE = ImageSource(
     mirrors=MIRRORS,
     n_train=5520,
     image_shape=IMAGE_SHAPE,
+    n_classes=len(ALPHABETS),
 )

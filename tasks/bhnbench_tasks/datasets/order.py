@@ -30,9 +30,9 @@ def deal(split: Split) -> tuple[Split, Split, Split]:
 
 
 def split_by_hash(n: int, part: str, k: int) -> torch.Tensor:
-    """Rows of the "train" or "test" part of split ``k``: a tenth of all rows is the test part."""
+    """Rows of the "train" or "test" part of split ``k``: a tenth, one at least, is for test."""
     import torch
 
     rows = shuffled(n, salt=f"split {k}, row ")
-    n_test = round(n / 10)
-    return torch.tensor(rows[:n_test] if part == "test" else rows[n_test:])
+    n_test = max(round(n / 10), 1)
+    return torch.tensor(rows[:n_test] if part == "test" else rows[n_test:], dtype=torch.long)

@@ -28,7 +28,7 @@ N_NOISE = 5000  # as many as there are images in half of most sets
 
 @dataclass(frozen=True)
 class _Images:
-    """What of a data set serves as outliers: images that nothing else here trains on."""
+    """What of a data set serves as outliers: its test images, or all if it has no test file."""
 
     source: Source[Any]
     files: tuple[DataFile, ...]
@@ -47,6 +47,22 @@ _IMAGES = {
 }
 NOISE = ("uniform", "gaussian")
 OUTLIERS = Choice(*_IMAGES, *NOISE)
+KINDS = {  # of images; a set may hold some of several
+    "digits": {"handwritten digits"},
+    "mnist": {"handwritten digits"},
+    "notmnist": {"Latin letters"},
+    "omniglot": {"Latin letters", "hiragana"},
+    "kmnist": {"hiragana"},
+    "fashion_mnist": {"clothes"},
+    "cifar10": {"photographs"},
+    "uniform": {"uniform noise"},
+    "gaussian": {"Gaussian noise"},
+}
+
+
+def common_kinds(one: str, other: str) -> str:
+    """The kinds of images that two sets both hold, in words; of a user's file none is known."""
+    return " and ".join(sorted(KINDS.get(one, set()) & KINDS.get(other, set())))
 
 
 def load_outliers(
