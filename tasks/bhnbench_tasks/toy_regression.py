@@ -114,7 +114,7 @@ class ToyRegression(Task):
         checkpoint: Checkpoint,
     ) -> Outcome:
         """Fit once; its steps are epochs."""
-        train_rng, validation_rng, test_rng, score_rng, grid_rng, search_rng = spawn(rng, 6)
+        train_rng, search_rng, test_rng, score_rng, grid_rng, validation_rng = spawn(rng, 6)
         curve = CURVES[self.curve]
         train = self._draw(self.n_train or curve.n_train, train_rng)
         validation = self._draw(min(len(train), N_HOLDOUT), validation_rng)
