@@ -27,6 +27,7 @@ from bhnbench.likelihoods import Gaussian
 from bhnbench.space import Choice, Float, Int, setting
 from bhnbench_tasks.curves import CURVES, Curve
 from bhnbench_tasks.figures.bands import draw_predictive_bands
+from bhnbench_tasks.image_task import first
 from bhnbench_tasks.networks import NOISES, regression_network
 from bhnbench_tasks.regression_scores import METRICS, draw_calibration, regression_scores
 from bhnbench_tasks.scaling import Scaling
@@ -67,12 +68,13 @@ class ToyRegression(Task):
 
     All but ``blundell`` are given to networks standardised by the training examples and scored in
     their own units. All examples are fresh draws of the same curve, 1000 of them for each holdout.
-    A fit may stop by others, as many as it trains on and 1000 at most: who has few examples has
-    few to validate with. The network has one hidden layer and, with ``noise: homoscedastic``, one
-    learned noise scale; with ``heteroscedastic`` a scale for each input. ``sd_inside`` and
-    ``sd_outside`` are the standard deviation over posterior samples of the mean function, averaged
-    over the figure's grid: where there are data, which should leave little doubt, and where there
-    are none. Log-likelihood, rmse and calibration are those of test points where there are data.
+    A fit may stop by the first of the validation examples, as many as it trains on: who has few
+    examples has few to validate with. The network has one hidden layer and, with ``noise:
+    homoscedastic``, one learned noise scale; with ``heteroscedastic`` a scale for each input.
+    ``sd_inside`` and ``sd_outside`` are the standard deviation over posterior samples of the mean
+    function, averaged over the figure's grid: where there are data, which should leave little
+    doubt, and where there are none. Log-likelihood, rmse and calibration are those of test points
+    where there are data.
 
     Departures: as many steps as make a run take seconds, instead of 1000 epochs for ``blundell``,
     40 for ``cubic``, at a learning rate of 0.1, and 20 000 steps for ``sinusoids``; ReLU and 50
@@ -114,14 +116,15 @@ class ToyRegression(Task):
         checkpoint: Checkpoint,
     ) -> Outcome:
         """Fit once; its steps are epochs."""
-        train_rng, search_rng, test_rng, score_rng, grid_rng, validation_rng = spawn(rng, 6)
+        train_rng, validation_rng, test_rng, score_rng, grid_rng = spawn(rng, 5)
         curve = CURVES[self.curve]
         train = self._draw(self.n_train or curve.n_train, train_rng)
-        validation = self._draw(min(len(train), N_HOLDOUT), validation_rng)
+        validation = self._draw(N_HOLDOUT, validation_rng)
         scaling = Scaling.of(train) if curve.is_scaled else Scaling.none(train)
-        predictive = fit(self._problem(scaling, train, validation), report=report)
+        few = first(validation, len(train))
+        predictive = fit(self._problem(scaling, train, few), report=report)
 
-        scored = self._draw(N_HOLDOUT, search_rng if holdout == "validation" else test_rng)
+        scored = validation if holdout == "validation" else self._draw(N_HOLDOUT, test_rng)
         means, sds = self._predict(predictive, scaling, scored.inputs, score_rng)
         grid = torch.linspace(*curve.shown, N_GRID).unsqueeze(-1)
         band = predictive_band(curve, grid, *self._predict(predictive, scaling, grid, grid_rng))
