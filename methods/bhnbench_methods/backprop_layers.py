@@ -68,7 +68,8 @@ class MixtureLayer(BackpropLayer):
     def drawn(self, noise: torch.Tensor) -> tuple[Drawn, torch.Tensor]:
         """The KL to the wide component, corrected by ``log wide(w) - log mixture(w)``."""
         drawn, kl = super().drawn(noise)
-        corrections = [self._correction(w) for w in (drawn.weight, drawn.bias) if w is not None]
+        random = (drawn.weight, drawn.bias if self.has_random_bias else None)
+        corrections = [self._correction(w) for w in random if w is not None]
         return drawn, kl + torch.stack(corrections).sum()
 
     def _correction(self, weights: torch.Tensor) -> torch.Tensor:

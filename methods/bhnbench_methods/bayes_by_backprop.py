@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import nn
 
@@ -114,6 +114,12 @@ class _BackpropModel(GaussianModel[BackpropLayer]):
         mixture = method.prior == "scale_mixture" and problem.prior is None
         local = method.estimator == "local" and not mixture
         super().__init__(problem, _layer_maker(method, problem.prior), local=local)
+        n_theirs = len(cast("_BackpropModel", problem.prior or self).layers)
+        if n_theirs != len(self.layers):
+            raise ContractError(
+                "a problem's prior must be of the same network, but has "
+                f"{n_theirs} random layers, not {len(self.layers)}"
+            )
 
     def figures(self) -> dict[str, float]:
         """Learned scales of the priors, in the order of execution."""
@@ -139,5 +145,6 @@ def _layer_maker(
             "a problem's prior must be what an earlier fit of BayesByBackprop returned, but got "
             f"a {type(earlier).__name__}"
         )
+    *_, last = earlier.layers  # beyond it, the numbers of layers differ, which is told later
     layers = iter(earlier.layers)
-    return lambda layer: ContinuedLayer(layer, initial_sd=sd, earlier=next(layers))
+    return lambda layer: ContinuedLayer(layer, initial_sd=sd, earlier=next(layers, last))

@@ -74,8 +74,8 @@ def check_problem(problem: Problem) -> None:
     Raises:
         ContractError: one of them is wrong.
     """
-    _check_count("epochs", problem.epochs)
-    _check_count("batch_size", problem.batch_size)
+    check_count("epochs", problem.epochs)
+    check_count("batch_size", problem.batch_size)
     _check_network(problem.network)
     _check_likelihood(problem.likelihood)
     _check_split(problem, "train", problem.train)
@@ -94,15 +94,6 @@ def kind_of(value: object) -> str:
     return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
-def _check_count(name: str, value: object) -> None:
-    try:
-        count = operator.index(value)  # type: ignore[arg-type]  # what is no number is told
-    except TypeError:
-        raise ContractError(f"{name} must be a whole number, but got {value!r}") from None
-    if count < 1:
-        raise ContractError(f"{name} must be at least 1, but got {count}")
-
-
 def _check_network(network: object) -> None:
     if isinstance(network, torch.nn.Module) or not callable(network):
         raise ContractError(
@@ -119,7 +110,7 @@ def _check_likelihood(likelihood: object) -> None:
             f"got {kind_of(likelihood)}"
         )
     if type(likelihood) is Categorical:
-        _check_count("n_classes of Categorical", likelihood.n_classes)
+        check_count("n_classes of Categorical", likelihood.n_classes)
 
 
 def _check_split(problem: Problem, name: str, split: object) -> None:
@@ -163,6 +154,20 @@ def check_tensor(name: str, value: object) -> None:
             f"{name} must be a torch.Tensor, but got {kind_of(value)}; "
             "use torch.from_numpy or torch.as_tensor"
         )
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no whole number, or below 1.
+
+    Raises:
+        ContractError: it is.
+    """
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]  # what is no number is told
+    except TypeError:
+        raise ContractError(f"{name} must be a whole number, but got {value!r}") from None
+    if count < 1:
+        raise ContractError(f"{name} must be at least 1, but got {count}")
 
 
 def _check_alike(problem: Problem) -> None:

@@ -16,8 +16,10 @@ from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional as F
 
 from bhnbench.contract import Problem
+from bhnbench.errors import DivergedError
 from bhnbench.likelihoods import MIN_SCALE, Categorical
 
+_LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]  # torch does not list it
 _MAX_JACOBIAN = 2**22  # numbers in the Jacobians of one batch
 _MAX_ROWS = 128  # examples in one batch
 
@@ -147,8 +149,14 @@ def curvature_of(network: nn.Module, problem: Problem, structure: str) -> Curvat
     fitted = library.Laplace(network, kind, "all", structure, backend=backend)
     n_params = sum(p.numel() for p in network.parameters() if p.requires_grad)
     n_rows = max(min(_MAX_ROWS, _MAX_JACOBIAN // (n_outputs * n_params)), 1)
-    fitted.fit(_Batches(inputs, targets, _MAX_ROWS if structure == "kron" else n_rows))
-    return Curvature(list(_blocks_of(fitted.H, structure)))
+    try:
+        fitted.fit(_Batches(inputs, targets, _MAX_ROWS if structure == "kron" else n_rows))
+        return Curvature(list(_blocks_of(fitted.H, structure)))
+    except (SystemExit, _LinAlgError) as error:  # the library would end the process
+        raise DivergedError(
+            f"the curvature ({structure}) must have eigenvalues, but they cannot be found; check "
+            "the scale of the inputs, or use hessian diag"
+        ) from error
 
 
 def _blocks_of(matrix: Any, structure: str) -> Iterator[Block]:  # noqa: ANN401 - of the library

@@ -112,7 +112,9 @@ class DropoutModel(Model):
         self.network, self.gates = wrap(network, [site for site, _ in gated], GatedLayer)
         inner = [gate.layer for gate in self.gates]
         layers = (m for m in self.network.modules() if isinstance(m, LAYERS))
-        self.ungated = [layer for layer in layers if layer not in inner]
+        gated_weights = {id(layer.weight) for layer in inner}
+        ungated = {id(layer.weight): layer for layer in layers}
+        self.ungated = [layer for key, layer in ungated.items() if key not in gated_weights]
         pairs = zip(gated, inner, strict=True)
         self.shapes = [_mask_shape(site, layer, method.drop) for (site, _), layer in pairs]
         self.sizes = [prod(shape) for shape in self.shapes]

@@ -20,7 +20,7 @@ from bhnbench_methods.checks import (
     kind_of,
 )
 from bhnbench_methods.diagnostics import check_posterior
-from bhnbench_methods.models import Model, is_stackable, structure
+from bhnbench_methods.models import Model, constants, is_stackable, structure
 from bhnbench_methods.rehearsal import check_trainable, network_explained, predict, rehearse
 from bhnbench_methods.schedules import constant, tenfold_decay
 from bhnbench_methods.streams import Streams, seeded
@@ -171,6 +171,7 @@ def fit_models(
         streams.append([Streams.draw(rng, device) for _ in members])
         pairs = zip(streams[-1], members, strict=True)
         models.append([_build(method, problem, s.init, start) for s, start in pairs])
+        _check_members(models[-1])
         check_outputs(problem, predict(models[-1][0], problem))
     everything = range(len(problems))
     groups = [everything] if _stackable(problems, models) else [[i] for i in everything]
@@ -183,6 +184,21 @@ def fit_models(
             recipe,
         )
     return models
+
+
+def _check_members(models: Sequence[Model]) -> None:
+    """The members of one fit are one computation with tensors of their own.
+
+    Raises:
+        UnsupportedError: they differ in more than tensors.
+    """
+    first, *others = map(constants, models)
+    changed = [name for other in others for name, of in other.items() if of != first.get(name)]
+    if changed:
+        raise UnsupportedError(
+            f"networks of several members must differ in tensors alone, but module {changed[0]!r} "
+            "has other numbers, lists or arrays; draw them outside network(), or make them tensors"
+        )
 
 
 def _build(
@@ -235,7 +251,5 @@ def _stackable(problems: Sequence[Problem], models: Sequence[Sequence[Model]]) -
 
 def _compute_alike(problems: Sequence[Problem], models: Sequence[Sequence[Model]]) -> bool:
     """Whether one model's ``forward`` may stand for all; equal shapes do not say so."""
-    if all(problem.network is problems[0].network for problem in problems):
-        return True
     first, *others = [structure(members[0]) for members in models]
     return all(other == first for other in others)

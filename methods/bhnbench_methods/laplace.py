@@ -118,13 +118,16 @@ class Laplace(TrainedMethod):
     def _why_unfit(self, layers: Sequence[nn.Module]) -> str | None:
         if not layers:
             return "it needs a Linear or Conv layer to train, but the network has none"
+        parameters = [p for layer in layers for p in layer.parameters()]
+        if len(set(parameters)) < len(parameters):
+            return "it needs weights that belong to one layer each, but some layers share them"
         others = {type(m).__name__ for m in layers if not isinstance(m, nn.Linear | nn.Conv2d)}
         if self.hessian == "kron" and others:
             return (
                 "hessian kron needs layers to be Linear or Conv2d, but got "
                 f"{', '.join(sorted(others))}; use hessian diag"
             )
-        n_weights = sum(p.numel() for layer in layers for p in layer.parameters())
+        n_weights = sum(p.numel() for p in parameters)
         most = _MAX_WEIGHTS.get(self.hessian, n_weights)
         if n_weights > most:
             return (

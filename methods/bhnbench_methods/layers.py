@@ -106,8 +106,10 @@ def trace(network: nn.Module, inputs: torch.Tensor) -> Trace:
     stays as it is.
 
     Raises:
-        ContractError: the network does not return a tensor.
+        ContractError: the network does not return a tensor, or changes its inputs.
     """
+    inputs = inputs.clone()
+    before = inputs._version  # torch's own count of changes in place
     sites: dict[str, Site] = {}
     sizes = [inputs[0].numel()]
 
@@ -136,6 +138,11 @@ def trace(network: nn.Module, inputs: torch.Tensor) -> Trace:
         raise ContractError(
             "the network must return one tensor of outputs, (n, n_outputs), but returned a "
             f"{type(outputs).__name__}; return the outputs alone"
+        )
+    if inputs._version != before:
+        raise ContractError(
+            "the network must leave its inputs as they are, but changes them in place, and with "
+            "them the data; let its first operation make a new tensor"
         )
     return Trace(tuple(sites.values()), sum(sizes))
 

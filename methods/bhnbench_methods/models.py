@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from functools import partial
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
@@ -15,6 +17,9 @@ from bhnbench_methods.checks import check_made, check_rng
 from bhnbench_methods.layers import LAYERS, trace
 from bhnbench_methods.predictive import Draw, repeat_outputs, sample_outputs
 from bhnbench_methods.streams import seeded
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of what has no repr of its own
 
 Forward = tuple[torch.Tensor, torch.Tensor]  # outputs (n, n_outputs), penalty in nats ()
 
@@ -112,8 +117,23 @@ def new_network(problem: Problem) -> nn.Module:
     inputs = problem.train.inputs
     network = problem.network()
     check_made(network)
+    for module in network.modules():
+        _own_tensors(module)
     network.to(inputs.device)
     return network.to(inputs.dtype) if inputs.is_floating_point() else network
+
+
+def _own_tensors(module: nn.Module) -> None:
+    """Make all tensors of a module buffers of its state: each replica and warm start has its own.
+
+    Those that it only holds as attributes, and those that it keeps out of its ``state_dict``.
+    """
+    plain = {name: value for name, value in vars(module).items() if type(value) is torch.Tensor}
+    constants = {name: value for name, value in plain.items() if not value.requires_grad}
+    for name in constants:
+        delattr(module, name)
+    for name, value in (constants | dict(module.named_buffers(recurse=False))).items():
+        module.register_buffer(name, value)
 
 
 def is_stackable(problem: Problem, *, draws_its_own: bool = False) -> bool:
@@ -145,18 +165,33 @@ def structure(model: nn.Module) -> list[tuple[object, ...]]:
     That is the type and the settings of every module, functions that it was given included.
     """
     return [
-        (name, type(module), module.extra_repr(), _settings(module))
+        (name, type(module), module.extra_repr(), _functions(module), _constants(module))
         for name, module in model.named_modules(remove_duplicate=False)
     ]
 
 
-def _settings(module: nn.Module) -> dict[str, object]:
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, bool | int | float | str)
-        or (callable(value) and not isinstance(value, nn.Module))
-    }
+def constants(model: nn.Module) -> dict[str, dict[str, object]]:
+    """The numbers, texts, lists and arrays of every module, by its name."""
+    return {name: _constants(module) for name, module in model.named_modules()}
+
+
+def _functions(module: nn.Module) -> dict[str, object]:
+    values = vars(module).items()
+    return {k: v for k, v in values if callable(v) and not isinstance(v, nn.Module)}
+
+
+def _constants(module: nn.Module) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in vars(module).items():
+        if name in _OF_EVERY_MODULE:
+            continue
+        if isinstance(value, np.ndarray):
+            found[name] = value.shape, value.dtype.str, value.tobytes()
+        elif isinstance(value, list | tuple | dict | set):
+            found[name] = _ADDRESS.sub("", repr(value))
+        elif isinstance(value, bool | int | float | str):
+            found[name] = value
+    return found
 
 
 def negative_log_prior(
@@ -167,9 +202,10 @@ def negative_log_prior(
     The constant of the Gaussian density is left out.
     """
     layers = [module for module in network.modules() if isinstance(module, LAYERS)]
-    if precision == 0 or not layers:
+    distinct = {id(layer.weight): layer for layer in layers}.values()  # some may share weights
+    if precision == 0 or not distinct:
         return outputs.new_zeros(())
-    return precision * torch.stack([half_square(layer) for layer in layers]).sum()
+    return precision * torch.stack([half_square(layer) for layer in distinct]).sum()
 
 
 def half_square(layer: nn.Module) -> torch.Tensor:

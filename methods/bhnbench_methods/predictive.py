@@ -9,7 +9,7 @@ import torch
 from torch.func import vmap
 
 from bhnbench.errors import ContractError
-from bhnbench_methods.checks import check_tensor
+from bhnbench_methods.checks import check_count, check_tensor
 
 MAX_ACTIVATIONS = 2**22  # numbers alive at once in one chunk: 16 MiB in float32
 MAX_DRAWN = 2**22  # random numbers drawn at once; another value gives other samples
@@ -91,8 +91,7 @@ def repeat_outputs(
 
 def _check(inputs: torch.Tensor, n_samples: int) -> None:
     check_tensor("inputs", inputs)
-    if n_samples < 1:
-        raise ContractError(f"n_samples must be at least 1, but got {n_samples}; ask for one")
+    check_count("n_samples", n_samples)
 
 
 def _over_samples(

@@ -10,6 +10,7 @@ import torch
 from bhnbench.contract import Problem
 from bhnbench.errors import BhnbenchError, ContractError, UnsupportedError
 from bhnbench_methods.layers import evaluating
+from bhnbench_methods.minibatches import batch_sizes
 from bhnbench_methods.models import Model
 from bhnbench_methods.streams import seeded
 
@@ -38,6 +39,8 @@ def rehearse(model: Model, problem: Problem) -> None:
     rng = torch.Generator(inputs.device).manual_seed(0)
     with torch.no_grad(), seeded(0, inputs.device), network_explained(problem):
         model.train()(inputs, model.draw_noise(inputs, rng))
+        if 1 in batch_sizes(len(problem.train), problem.batch_size):
+            model(inputs[:1], model.draw_noise(inputs[:1], rng))  # batch normalisation cannot
     predict(model, problem)
 
 

@@ -84,10 +84,27 @@ class Replicas:
         Returns:
             Mean nll and penalty of every replica, ``(R,)`` each, in nats.
         """
+        if not self.vmapped:
+            return self._backward_in_turn(inputs, targets, noise, weight)
         nll, penalty = self._stacked_losses(inputs, targets, noise)
         pieces = self._gradients(nll + weight * penalty, self.leaves)
         self._flatten(pieces, out=self.grad)
         return nll.detach(), penalty.detach()
+
+    def _backward_in_turn(
+        self, inputs: torch.Tensor, targets: torch.Tensor, noise: torch.Tensor, weight: float
+    ) -> Losses:
+        """Model by model, so that one graph at a time is in memory."""
+        losses, n_leaves = [], len(self.leaves) // len(self.models)
+        batches = zip(self.models, inputs, targets, noise, strict=True)
+        for i, (model, x, y, z) in enumerate(batches):
+            nll, penalty = self._losses(model(x, z), y)
+            leaves = self.leaves[i * n_leaves : (i + 1) * n_leaves]
+            pieces = self._gradients(nll + weight * penalty, leaves)
+            torch.cat([piece.reshape(-1) for piece in pieces], out=self.grad[i])
+            losses.append((nll.detach(), penalty.detach()))
+        nlls, penalties = zip(*losses, strict=True)
+        return torch.stack(nlls), torch.stack(penalties)
 
     def adversarial_backward(
         self,

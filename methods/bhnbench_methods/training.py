@@ -143,7 +143,8 @@ class _Training:
             for epoch in range(1, epochs + 1):
                 trained = self._train_epoch(epoch)
                 scored = self._validate(epoch) if _is_validated(epoch, epochs) else []
-                self._report(epoch, trained, scored)
+                with torch.random.fork_rng(devices=[]):  # who listens may draw
+                    self._report(epoch, trained, scored)
         lost = ~self.replicas.flat.isfinite().all(1)
         if lost.any():
             raise self._diverged(f"epoch {epochs}: every parameter", lost)
