@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 LEVEL = 0.95
+ROUNDING = 1e-9  # of scores, relative to them: far above that of float64, below any step
 
 K = TypeVar("K")
 
@@ -71,8 +72,9 @@ def paired_difference(a: Mapping[K, float], b: Mapping[K, float]) -> Comparison 
     """``a - b`` over the keys (seeds) that both have, with the paired t test's p-value.
 
     A seed fixes data, order and initialisation for every method (common random numbers), so
-    what it adds to both cancels in the difference. Differences that are all equal have no spread
-    to compare with (scores come in steps): p is then the sign test's, ``2 / 2**n``, or 1 for 0.
+    what it adds to both cancels in the difference. Differences that are all equal, but for the
+    rounding of the scores, have no spread to compare with (scores come in steps): p is then the
+    sign test's, ``2 / 2**n``, or 1 for 0.
 
     Returns:
         The comparison, or None without a common key.
@@ -80,8 +82,17 @@ def paired_difference(a: Mapping[K, float], b: Mapping[K, float]) -> Comparison 
     common = [key for key in a if key in b]
     if not common:
         return None
-    difference = summarize([a[key] - b[key] for key in common])
+    scale = max(abs(scores[key]) for scores in (a, b) for key in common)
+    difference = _without_rounding(summarize([a[key] - b[key] for key in common]), scale)
     return Comparison(difference, _p_value(difference))
+
+
+def _without_rounding(difference: Summary, scale: float) -> Summary:
+    """With a mean and a spread of 0 where they are no more than the rounding of the scores."""
+    if difference.sd is None or difference.sd > ROUNDING * scale:
+        return difference
+    mean = difference.mean if abs(difference.mean) > ROUNDING * scale else 0.0
+    return Summary(mean, 0.0, mean, mean, difference.n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -86,6 +86,19 @@ def test_p_is_below_005_exactly_when_the_interval_leaves_out_0():
         assert (comparison.p_value < 0.05) == (difference.low > 0 or difference.high < 0)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_steps_of_scores_are_equal_but_for_rounding(scale):
+    """Three more of 398 images on each seed: their differences differ by 1e-14."""
+    right = [387, 390, 390]
+    a = {seed: scale * 100 * n / 398 for seed, n in enumerate(right)}
+    b = {seed: scale * 100 * (n + 3) / 398 for seed, n in enumerate(right)}
+    assert len({a[seed] - b[seed] for seed in a}) > 1
+    found = paired_difference(a, b)
+    assert (found.difference.sd, found.p_value) == (0, 2 / 2**3)
+    nothing = paired_difference(a, {seed: score * (1 + 1e-15) for seed, score in a.items()})
+    assert (nothing.difference.mean, nothing.p_value) == (0, 1)
+
+
 def test_the_limits_of_a_paired_test():
     assert paired_difference({1: 1.0}, {2: 1.0}) is None
     one = paired_difference({1: 1.0, 2: 2.0}, {2: 5.0})

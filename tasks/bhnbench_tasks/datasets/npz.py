@@ -76,7 +76,8 @@ def read_parts(path: str, needed: tuple[str, ...]) -> dict[str, Part]:
     known = [key for both in keys.values() for key in both]
     for key in arrays:
         if key not in known:
-            raise DataError(f"{path}: unknown array {key!r}; {did_you_mean(key, known)}")
+            names = [*names_of(WHOLE), *known]  # either are possible
+            raise DataError(f"{path}: unknown array {key!r}; {did_you_mean(key, names)}")
     parts = {}
     for part, (inputs, targets) in keys.items():
         missing = [key for key in (inputs, targets) if key not in arrays]
