@@ -7,7 +7,8 @@
     ├── UnknownPluginError        exit code 2: no such method or task is installed
     ├── ResourceError             the cluster can never satisfy the request
     ├── LedgerError               the ledger cannot be opened or is of another version
-    │   └── NoLedgerError         it is not there yet, or an older one: a sweep makes it
+    │   ├── NoLedgerError         it is not there yet, or an older one: a sweep makes it
+    │   └── LedgerAwayError       its server does not answer, or gave up a transaction
     ├── DataError                 a data set is missing, or not what it should be
     └── RunError                  ends one run; the others go on
         ├── DivergedError         a loss or an output is no longer finite
@@ -57,6 +58,10 @@ class LedgerError(BhnbenchError):
 
 class NoLedgerError(LedgerError):
     """There is no ledger of this version yet; a sweep makes it, or brings it up to date."""
+
+
+class LedgerAwayError(LedgerError):
+    """The database server does not answer, or gave up a transaction; it may be back soon."""
 
 
 class DataError(BhnbenchError):

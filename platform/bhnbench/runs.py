@@ -9,8 +9,10 @@ from typing import Any, Literal
 from bhnbench.contract import Outcome
 
 RunState = Literal["running", "done", "pruned", "failed"]
-Failure = Literal["diverged", "unsupported", "out_of_memory", "interrupted", "error"]
-FINAL_FAILURES: frozenset[str] = frozenset({"diverged", "unsupported"})
+Failure = Literal[
+    "diverged", "unsupported", "quarantined", "out_of_memory", "interrupted", "error"
+]
+FINAL_FAILURES: frozenset[str] = frozenset({"diverged", "unsupported", "quarantined"})
 """Failures that would happen again; the others are tried again by the next `bhnbench sweep`."""
 
 Point = tuple[int, Mapping[str, float]]  # (step, {metric: value})

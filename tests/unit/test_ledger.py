@@ -218,7 +218,7 @@ def test_an_older_ledger_is_brought_up_to_date_by_a_sweep_alone(
     ledger_address: str, sweep: Sweep
 ) -> None:
     make_old(ledger_address)
-    with pytest.raises(NoLedgerError, match=r"of schema 0001, here 0002; start a sweep to bring"):
+    with pytest.raises(NoLedgerError, match=r"of schema 0001, here 0003; start a sweep to bring"):
         Ledger(ledger_address)
     with Ledger(ledger_address, create=True) as ledger:
         check_old(ledger)

@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+import functools
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
-from bhnbench.errors import LedgerError, NoLedgerError
+from bhnbench.errors import LedgerAwayError, LedgerError, NoLedgerError
 
-SCHEMA = "0002"  # the newest migration; a test holds it to the scripts
+SCHEMA = "0003"  # the newest migration; a test holds it to the scripts
 MIGRATIONS = Path(__file__).parent / "migrations"
+WRITES = "bhnbench_writes"  # execution option of a transaction
+
+
+PAUSE_SECONDS = 1.0  # between two tries to reach a server
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Patient(Protocol):
+    """Has a server that may be away for a while."""
+
+    patience_seconds: float
+
+
+S = TypeVar("S", bound=Patient)
+
+
+def patient(verb: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Repeat a verb, which is one transaction, while the server is away, as long as may be."""
+
+    @functools.wraps(verb)
+    def act(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        until = time.monotonic() + self.patience_seconds
+        while True:
+            try:
+                return verb(self, *args, **kwargs)
+            except LedgerAwayError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(PAUSE_SECONDS)
+
+    return act
 
 
 def open_engine(address: str, *, create: bool) -> Engine:
@@ -39,6 +74,7 @@ def open_engine(address: str, *, create: bool) -> Engine:
     engine = create_engine(url, pool_pre_ping=sqlite_file is None)
     if sqlite_file is not None:
         event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
     try:
         _bring_up_to_date(engine, shown, create=create)
     except DatabaseError as error:
@@ -74,12 +110,19 @@ def _make_folder(folder: Path) -> None:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - DB-API
+    connection.isolation_level = None  # transactions begin as _begin_sqlite says
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA busy_timeout=30000")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")  # safe with WAL: a crash loses no commit order
     cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Who will write says so at once: one who read first may find that it is too late to write."""
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _bring_up_to_date(engine: Engine, shown: str, *, create: bool) -> None:
@@ -108,8 +151,6 @@ def _migrate(engine: Engine) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    with engine.begin() as connection:
-        if engine.dialect.name == "sqlite":  # which would commit each statement on its own
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    with engine.execution_options(**{WRITES: True}).begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

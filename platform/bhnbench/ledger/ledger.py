@@ -2,99 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import Session
+from sqlalchemy import delete, select, update
 
-from bhnbench.errors import LedgerError
-from bhnbench.ledger.database import open_engine
-from bhnbench.ledger.models import (
-    PointRow,
-    RunRow,
-    StudyRow,
-    SweepRow,
-    SweepStudyRow,
-    TableRow,
-    TrialRow,
-    now,
-)  # fmt: skip
-from bhnbench.ledger.records import (
-    LEFT_RUNNING,
-    RunRecord,
-    SweepRecord,
-    TrialRecord,
-    TrialRef,
-)  # fmt: skip
-from bhnbench.ledger.rows import (
-    ensure_study,
-    put_results,
-    put_trial,
-    run_records,
-    sweep_record,
-    trial_record,
-)  # fmt: skip
-from bhnbench.runs import Point, RunResult
-from bhnbench.specs import RunSpec, digest, run_to_json, study_to_json
+from bhnbench.ledger import leases
+from bhnbench.ledger.database import patient
+from bhnbench.ledger.leases import Claim
+from bhnbench.ledger.models import RunRow, SweepRow, SweepStudyRow, now
+from bhnbench.ledger.reading import Reading
+from bhnbench.ledger.records import SweepRecord, TrialRef
+from bhnbench.ledger.rows import ensure_study, put_results, put_trial, sweep_record
+from bhnbench.runs import RunResult
+from bhnbench.specs import RunSpec, study_to_json
 
 if TYPE_CHECKING:
     from bhnbench.sweep.document import Sweep
 
 MESSAGE_LENGTH = 2000
-CHUNK = 500  # keys a query; SQLite admits a limited number of parameters
 
 
-class Ledger:
+class Ledger(Reading):
     """The ledger at a database URL."""
 
-    def __init__(self, address: str, *, create: bool = False, driven: bool = True) -> None:
-        """Open it.
+    _driver: int | None = None  # who this is, once it has joined
 
-        Args:
-            address: a SQLAlchemy URL.
-            create: make it or bring it up to date first.
-            driven: whether a driver may be at work on it. Where none is, what the last one
-                left running is read as interrupted, which the next one will write.
-
-        Raises:
-            LedgerError: it cannot be opened.
-        """
-        self._engine = open_engine(address, create=create)
-        self._driven = driven
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
-
-    @contextmanager
-    def _session(self) -> Iterator[Session]:
-        try:
-            with Session(self._engine) as session, session.begin():
-                yield session
-        except DatabaseError as error:
-            reason = str(error.orig).strip().splitlines()[0]
-            raise LedgerError(f"the ledger cannot be read or written: {reason}") from error
-
-    # --- sweeps and studies ---------------------------------------------------------------
-
+    @patient
     def record_sweep(self, sweep: Sweep) -> SweepRecord:
         """Note that a sweep starts, or goes on."""
-        with self._session() as session:
+        with self._session(writes=True) as session:
             row = session.scalar(select(SweepRow).filter_by(name=sweep.name, digest=sweep.digest))
             started = now()
             if row is None:
@@ -123,60 +59,107 @@ class Ledger:
             session.flush()
             return sweep_record(session, row)
 
+    @patient
     def finish_sweep(self, sweep_id: int) -> None:
         """Note that nothing is left to do."""
-        with self._session() as session:
+        with self._session(writes=True) as session:
             session.execute(update(SweepRow).filter_by(id=sweep_id).values(finished_at=now()))
 
-    def study_ids(self, keys: Iterable[str]) -> dict[str, int]:
-        """The ids of the known studies among ``keys``."""
-        with self._session() as session:
-            query = select(StudyRow.key, StudyRow.id).where(StudyRow.key.in_(list(keys)))
-            return dict(session.execute(query).all())
+    @patient
+    def join(self, *, alone: bool) -> None:
+        """Be a driver from now on: what is claimed is this driver's.
 
-    def sweeps(self) -> list[SweepRecord]:
-        """All sweeps, the one started last first."""
-        with self._session() as session:
-            rows = session.scalars(select(SweepRow).order_by(SweepRow.started_at.desc()))
-            return [sweep_record(session, row) for row in rows]
+        Args:
+            alone: no other driver can be alive, so that nobody's lease need end first.
 
-    # --- runs -----------------------------------------------------------------------------
+        Raises:
+            LedgerError: a driver on another host writes the same SQLite file.
+        """
+        with self._session(writes=True) as session:
+            self._driver = leases.join(session, alone=alone)
 
-    def start_run(self, spec: RunSpec, trial: TrialRef | None) -> None:
-        """A run is handed out, for ``trial`` (study id, number, configuration) or for itself."""
-        with self._session() as session:
-            row = session.scalar(select(RunRow).filter_by(key=spec.key))
-            if row is None:
-                row = RunRow(
-                    key=spec.key,
-                    task_name=spec.task.name,
-                    task_key=digest(spec.task.identity),
-                    method_name=spec.method.name,
-                    spec=run_to_json(spec),
-                    attempts=0,
-                )
-                session.add(row)
-            row.state, row.failure, row.message = "running", None, ""
-            row.warnings = []
-            row.attempts += 1
-            row.started_at, row.finished_at = now(), None
-            session.flush()
-            if trial is not None:
-                put_trial(session, trial, row.id, RunResult("running"), None)
+    def beat(self) -> None:
+        """Say that this driver is alive."""
+        if self._driver is not None:
+            with self._session(writes=True) as session:
+                leases.beat(session, self._driver)
 
+    @patient
+    def leave(self) -> None:
+        """Give up all that this driver holds; runs under way are interrupted."""
+        with self._session(writes=True) as session:
+            if self._driver is not None:
+                leases.leave(session, self._driver)
+            leases.interrupt_left(session)
+
+    @patient
+    def release_runs(self) -> int:
+        """Mark runs that dead drivers left running as interrupted; returns how many."""
+        with self._session(writes=True) as session:
+            return leases.interrupt_left(session)
+
+    @patient
+    def claim_study(self, study_id: int) -> bool:
+        """Take a study's search, unless a live driver has it."""
+        with self._session(writes=True) as session:
+            return leases.claim_study(session, study_id, self._driver)
+
+    @patient
+    def release_study(self, study_id: int) -> None:
+        """Let others search a study."""
+        with self._session(writes=True) as session:
+            leases.release_study(session, study_id, self._driver)
+
+    @patient
+    def start_run(self, spec: RunSpec, trial: TrialRef | None) -> Claim | None:
+        """Take a run, for ``trial`` (study id, number, configuration) or for itself.
+
+        Returns:
+            None if it is settled meanwhile, or a live driver has it or the trial's study.
+        """
+        with self._session(writes=True) as session:
+            if trial is not None and not leases.holds_study(session, trial.study_id, self._driver):
+                return None
+            claim = leases.claim_run(session, spec, self._driver)
+            if claim is not None and trial is not None:
+                run_id = session.scalars(select(RunRow.id).filter_by(key=spec.key)).one()
+                put_trial(session, trial, run_id, RunResult("running"), None)
+            return claim
+
+    @patient
     def finish_run(
         self,
         spec: RunSpec,
         result: RunResult,
         trial: TrialRef | None = None,
         value: float | None = None,
-    ) -> None:
-        """A run ended; scores, points, tables and its trial land in one transaction."""
-        with self._session() as session:
-            row = session.scalars(select(RunRow).filter_by(key=spec.key)).one()
+        *,
+        attempt: int | None = None,
+        killed: bool = False,
+    ) -> bool:
+        """A run ended; scores, points, tables and its trial land in one transaction.
+
+        Args:
+            spec: the run.
+            result: how it ended.
+            trial: the trial that it serves.
+            value: the trial's.
+            attempt: as claimed; None for the newest.
+            killed: its worker died of it.
+
+        Returns:
+            False if the result comes too late: somebody else has taken the run over.
+        """
+        with self._session(writes=True) as session:
+            row = session.scalars(select(RunRow).filter_by(key=spec.key).with_for_update()).one()
+            if row.driver_id != self._driver or attempt not in (None, row.attempts):
+                return False
+            if attempt is not None and row.state != "running":
+                return True  # landed before: the server's answer was lost on its way
             row.state, row.failure = result.state, result.failure
             row.message = result.message[:MESSAGE_LENGTH]
             row.warnings = list(result.warnings)
+            row.n_killed += killed
             row.finished_at = now()
             row.fit_seconds = result.cost.fit_seconds
             row.score_seconds = result.cost.score_seconds
@@ -185,93 +168,12 @@ class Ledger:
             put_results(session, row.id, result)
             if trial is not None:
                 put_trial(session, trial, row.id, result, value)
+            return True
 
+    @patient
     def use_run(
         self, run_id: int, result: RunResult, trial: TrialRef, value: float | None
     ) -> None:
         """A trial takes over how a run ended that it did not ask for itself."""
-        with self._session() as session:
+        with self._session(writes=True) as session:
             put_trial(session, trial, run_id, result, value)
-
-    def release_runs(self) -> int:
-        """Mark runs that a driver left running as interrupted; returns how many."""
-        with self._session() as session:
-            running = session.scalars(select(RunRow).filter_by(state="running")).all()
-            for row in running:
-                row.state, row.failure = "failed", "interrupted"
-                row.message, row.finished_at = LEFT_RUNNING, now()
-            ended = update(TrialRow).filter_by(state="running")
-            session.execute(ended.values(state="failed", failure="interrupted"))
-            return len(running)
-
-    def runs(self, keys: Iterable[str]) -> dict[str, RunRecord]:
-        """The known runs among ``keys``."""
-        wanted = list(dict.fromkeys(keys))
-        found: dict[str, RunRecord] = {}
-        with self._session() as session:
-            for start in range(0, len(wanted), CHUNK):
-                chunk = wanted[start : start + CHUNK]
-                rows = session.scalars(select(RunRow).where(RunRow.key.in_(chunk))).all()
-                found |= {record.key: record for record in self._records(session, rows)}
-        return found
-
-    def find_runs(self, reference: str) -> list[RunRecord]:
-        """The runs of that id, or whose key begins so."""
-        with self._session() as session:
-            rows: Sequence[RunRow] = []
-            if reference.isdecimal() and len(reference) < 10:
-                rows = session.scalars(select(RunRow).filter_by(id=int(reference))).all()
-            if not rows and len(reference) >= 4:
-                matches = RunRow.key.startswith(reference.lower(), autoescape=True)
-                rows = session.scalars(select(RunRow).where(matches)).all()
-            return self._records(session, rows)
-
-    def points(self, run_id: int) -> list[Point]:
-        """What a run reported, step by step."""
-        with self._session() as session:
-            rows = session.scalars(select(PointRow).filter_by(run_id=run_id))
-            steps: dict[int, dict[str, float]] = {}
-            for row in rows:
-                steps.setdefault(row.step, {})[row.metric] = row.value
-        return sorted(steps.items())
-
-    def tables(self, run_id: int) -> dict[str, dict[str, list[Any]]]:
-        """The tables that a run returned."""
-        with self._session() as session:
-            rows = session.scalars(select(TableRow).filter_by(run_id=run_id))
-            return {row.name: row.columns for row in rows}
-
-    def mean_seconds(self) -> dict[tuple[str, str], float]:
-        """Mean duration of the done runs of each (task's digest, method's name)."""
-        with self._session() as session:
-            seconds = func.avg(RunRow.fit_seconds + RunRow.score_seconds)
-            names = RunRow.task_key, RunRow.method_name
-            query = select(*names, seconds).where(RunRow.state == "done").group_by(*names)
-            rows = session.execute(query)
-            return {(task, method): mean for task, method, mean in rows}
-
-    # --- trials ---------------------------------------------------------------------------
-
-    def trials(self, study_id: int, run_id: int | None = None) -> list[TrialRecord]:
-        """A study's trials by number; with ``run_id`` only those that this run serves."""
-        with self._session() as session:
-            query = select(TrialRow).filter_by(study_id=study_id).order_by(TrialRow.number)
-            if run_id is not None:
-                query = query.filter_by(run_id=run_id)
-            trials = [trial_record(row) for row in session.scalars(query)]
-        return trials if self._driven else [trial.as_left() for trial in trials]
-
-    def run_ids(self, ids: Iterable[int]) -> dict[int, RunRecord]:
-        """The runs of these ids."""
-        wanted = list(ids)
-        found: dict[int, RunRecord] = {}
-        with self._session() as session:
-            for start in range(0, len(wanted), CHUNK):
-                chunk = wanted[start : start + CHUNK]
-                rows = session.scalars(select(RunRow).where(RunRow.id.in_(chunk))).all()
-                found |= {record.id: record for record in self._records(session, rows)}
-        return found
-
-    def _records(self, session: Session, rows: Sequence[RunRow]) -> list[RunRecord]:
-        records = run_records(session, rows)
-        return records if self._driven else [record.as_left() for record in records]

@@ -56,6 +56,18 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+class DriverRow(Base):
+    """A process that drives sweeps, or did."""
+
+    __tablename__ = "drivers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    seen_at: Mapped[datetime | None]  # None: it ended
+
+
 class SweepRow(Base):
     """One sweep document."""
 
@@ -80,6 +92,7 @@ class StudyRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(64), unique=True)
     spec: Mapped[dict[str, Any]]
+    driver_id: Mapped[int | None]  # who searches it
 
 
 class SweepStudyRow(Base):
@@ -110,6 +123,8 @@ class RunRow(Base):
     failure: Mapped[str | None] = mapped_column(String(20))
     message: Mapped[str] = mapped_column(Text, default="")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    driver_id: Mapped[int | None]  # who executes it, or did last
+    n_killed: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     fit_seconds: Mapped[float | None] = mapped_column(Float)
