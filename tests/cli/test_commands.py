@@ -125,6 +125,19 @@ def test_the_ready_sweeps_fit_the_schema() -> None:
         jsonschema.validate({"name": "x", "tasks": ["guess"], "methods": ["constnat"]}, schema)
 
 
+def test_the_schema_knows_what_runs_may_ask_for() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(call("schema").output)
+    document = {"name": "x", "tasks": ["guess"], "retries": {"infra": 9}}
+    for memory in (4, "4GiB", 0.5):
+        own = {"name": "constant", "resources": {"memory": memory}}
+        jsonschema.validate(document | {"methods": [own], "resources": {"memory": memory}}, schema)
+    for wrong in ({"memory": "4GB"}, {"gpus": 1}, {"cpu": 0}):
+        own = {"name": "constant", "resources": wrong}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(document | {"methods": [own]}, schema)
+
+
 def test_status(home: Path) -> None:
     content = json.loads(call("status", "--json").output)
     assert content["left"] == 0
@@ -334,6 +347,23 @@ def test_plan_and_dry_run_change_nothing(tmp_path: Path) -> None:
     assert dry.output == call("plan", path).output
     assert "3 studies, 9 runs, 0 in the ledger, 9 left" in dry.output
     assert not (tmp_path / "home").exists()
+
+
+def test_plan_tells_what_runs_take_where_they_differ(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        "name: packed\ntasks: [guess]\nresources: {memory: 512MiB}\nmethods:\n"
+        "  - constant\n  - {name: failing, resources: {cpu: 2, gpu: 0.25, memory: 0}}\n"
+    )
+    plan = json.loads(call("plan", path, "--json").output)
+    taken = {study["method"]: study["resources"] for study in plan["studies"]}
+    assert taken["constant"] == {"cpu": 1, "gpu": 0, "memory": 0.5}
+    assert taken["failing"] == {"cpu": 2, "gpu": 0.25, "memory": 0}
+    assert plan["retries"] == {"infra": 5, "out_of_memory": 1, "diverged": 0, "error": 0}
+    text = call("plan", path).output
+    assert "1 cpu, 0.5 GiB" in text
+    assert "2 cpu, 0.25 gpu" in text
+    assert "a run takes" not in call("plan", path, "--set", "methods.1=constant").output
 
 
 def test_plan_knows_what_is_done_and_how_long_the_rest_takes(home: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ CLUSTER = """
 import json, os, subprocess, sys
 from pathlib import Path
 from bhnbench.engine.sweep import open_cluster, ray
-from bhnbench.sweep.document import Resources
+from bhnbench.sweep.execution import Resources
 
 def join(environment):
     command = [sys.executable, "-c", sys.argv[1], address]

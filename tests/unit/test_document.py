@@ -199,7 +199,7 @@ def test_the_number_of_trials_is_not_part_of_a_study(tmp_path: Path) -> None:
         ("trials: 4}", "trials: 4}\nevaluate: 3",
          "sweep.yaml:7: evaluate: must be a mapping with seeds, but got 3"),
         ("trials: 4}", "trials: 4}\nresources: [1]",
-         "sweep.yaml:7: resources: must be a mapping with cpu and gpu, but got [1]"),
+         "sweep.yaml:7: resources: must be a mapping with cpu, gpu and memory, but got [1]"),
         ("trials: 4}", "trials: 4}\nresources: {cpu: 1.5}",
          "sweep.yaml:7: resources.cpu: must be a whole number, but got 1.5"),
         ("trials: 4}", "trials: 4}\nresources: {gpu: 2000}",

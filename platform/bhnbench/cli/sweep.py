@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bhnbench.ledger.ledger import Ledger
     from bhnbench.status import StudyStatus
     from bhnbench.sweep.document import Sweep
+    from bhnbench.sweep.execution import Resources
 
 set_option = click.option(
     "--set",
@@ -154,31 +156,35 @@ def _prepare_tasks(statuses: Sequence[StudyStatus]) -> None:
 
 
 def _print_plan(document: Sweep, statuses: Sequence[StudyStatus], *, as_json: bool) -> None:
-    slots = max(1, (os.cpu_count() or 1) // document.resources.cpu)
     if as_json:
-        print_json(_plan_content(document, statuses, slots))
+        print_json(_plan_content(document, statuses))
     else:
-        _print_plan_table(document, statuses, slots)
+        _print_plan_table(document, statuses)
 
 
-def _expected(statuses: Sequence[StudyStatus], slots: int) -> float | None:
-    """Seconds until all is done on ``slots``; None where some study's runs are not known."""
+def _slots(resources: Resources) -> int:
+    """How many such runs the processors of this machine take at a time."""
+    return max(1, (os.cpu_count() or 1) // resources.cpu)
+
+
+def _expected(document: Sweep, statuses: Sequence[StudyStatus]) -> float | None:
+    """Seconds until all is done here; None where some study's runs are not known."""
     total = 0.0
     for status in statuses:
         if status.n_left and status.expected_seconds is None:
             return None
-        total += status.n_left * (status.expected_seconds or 0.0)
-    return total / slots
+        slots = _slots(document.resources_of(status.study))
+        total += status.n_left * (status.expected_seconds or 0.0) / slots
+    return total
 
 
-def _plan_content(
-    document: Sweep, statuses: Sequence[StudyStatus], slots: int
-) -> dict[str, object]:
+def _plan_content(document: Sweep, statuses: Sequence[StudyStatus]) -> dict[str, object]:
     return {
         "sweep": document.name,
-        "slots": slots,
+        "slots": _slots(document.resources),
+        "retries": asdict(document.retries),
         "left": sum(status.n_left for status in statuses),
-        "expected_seconds": _expected(statuses, slots),
+        "expected_seconds": _expected(document, statuses),
         "studies": [
             {
                 "task": status.study.labels[0],
@@ -188,14 +194,15 @@ def _plan_content(
                 "runs": status.n_trials + status.n_seeds,
                 "known": status.n_trials + status.n_seeds - status.n_left,
                 "left": status.n_left,
-                "expected_seconds": _expected([status], slots),
+                "expected_seconds": _expected(document, [status]),
+                "resources": asdict(document.resources_of(status.study)),
             }
             for status in statuses
         ],
     }
 
 
-def _print_plan_table(document: Sweep, statuses: Sequence[StudyStatus], slots: int) -> None:
+def _print_plan_table(document: Sweep, statuses: Sequence[StudyStatus]) -> None:
     from rich.table import Table
 
     table = Table(title=f"Plan of {document.name}", title_justify="left")
@@ -203,17 +210,23 @@ def _print_plan_table(document: Sweep, statuses: Sequence[StudyStatus], slots: i
         table.add_column(heading, overflow="fold")
     for heading in ("trials", "seeds", "known", "left", "expected"):
         table.add_column(heading, justify="right")
+    differ = len(set(document.own_resources.values())) > 1
+    if differ:
+        table.add_column("a run takes", overflow="fold")
     for status in statuses:
         known = status.n_trials + status.n_seeds - status.n_left
         numbers = (status.n_trials or "none", status.n_seeds, known, status.n_left)
-        expected = duration(_expected([status], slots))
-        table.add_row(*status.study.labels, *map(str, numbers), expected)
+        cells = [*status.study.labels, *map(str, numbers)]
+        cells.append(duration(_expected(document, [status])))
+        table.add_row(*cells, *([str(document.resources_of(status.study))] if differ else []))
     console().print(table)
     left = sum(status.n_left for status in statuses)
     total = sum(status.n_trials + status.n_seeds for status in statuses)
     studies = counted(len(statuses), "study", "studies")
+    expected = _expected(document, statuses)
+    at_a_time = "" if differ else f" at {counted(_slots(document.resources), 'run')} at a time"
     click.echo(
         f"{studies}, {counted(total, 'run')}, {total - left} in the ledger, {left} left; "
-        f"expected {duration(_expected(statuses, slots))} at {counted(slots, 'run')} at a time"
-        + ("" if _expected(statuses, slots) is not None else " (? = nothing like it has run yet)")
+        f"expected {duration(expected)}{at_a_time}"
+        + ("" if expected is not None else " (? = nothing like it has run yet)")
     )

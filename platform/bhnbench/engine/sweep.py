@@ -23,7 +23,7 @@ from bhnbench.engine.coordinator import Coordinator, Work
 from bhnbench.engine.trainable import RunTrainable, pack
 from bhnbench.errors import ResourceError
 from bhnbench.interrupts import interrupts_deferred
-from bhnbench.sweep.document import Resources
+from bhnbench.sweep.execution import Resources
 
 
 @contextmanager

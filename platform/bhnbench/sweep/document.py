@@ -13,6 +13,7 @@ from bhnbench.space import Choice
 from bhnbench.specs import EarlyTermination, SearchSpec, StudySpec, digest
 from bhnbench.sweep import schema
 from bhnbench.sweep.entries import EntryReader, MethodEntry, TaskEntry
+from bhnbench.sweep.execution import Resources, Retries, described, resources_of
 from bhnbench.sweep.validation import validate
 from bhnbench.sweep.yaml_file import (
     Document,
@@ -25,14 +26,6 @@ from bhnbench.sweep.yaml_file import (
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What one run occupies."""
-
-    cpu: int
-    gpu: float
-
-
-@dataclass(frozen=True)
 class Sweep:
     """A sweep file without mistakes."""
 
@@ -40,13 +33,19 @@ class Sweep:
     studies: tuple[StudySpec, ...]  # task by task, methods in the file's order
     n_trials: int  # a study; 0 without search
     n_seeds: int
-    resources: Resources
-    content: Mapping[str, Any]  # the document, overrides applied
+    resources: Resources  # of a run whose task and method ask for nothing else
+    retries: Retries
+    content: Mapping[str, Any]  # the document, overrides applied, less how it is executed
+    own_resources: Mapping[tuple[str, str], Resources]  # of each study, by its labels
 
     @property
     def digest(self) -> str:
         """Identity of the document."""
         return digest(self.content)
+
+    def resources_of(self, study: StudySpec) -> Resources:
+        """What one run of a study of this sweep occupies."""
+        return self.own_resources[study.labels]
 
     def trials_of(self, study: StudySpec) -> int:
         """Size of a study's search: none where nothing is searched, all points of a grid."""
@@ -162,6 +161,13 @@ def _build(
         studies=studies,
         n_trials=(model.search.trials or 0) if model.search else 0,
         n_seeds=model.evaluate.seeds,
-        resources=Resources(model.resources.cpu, model.resources.gpu),
-        content=document.content,
+        resources=resources_of(model.resources),
+        retries=Retries(**model.retries.model_dump()),
+        content=described(document.content),
+        own_resources={
+            (task.label, method.label): resources_of(model.resources, *asked)
+            for task, for_task in zip(tasks, model.tasks, strict=True)
+            for method, for_method in zip(methods, model.methods, strict=True)
+            for asked in [(for_task.resources, for_method.resources)]
+        },
     )

@@ -18,6 +18,8 @@ from bhnbench.sweep.parameters import check_parameter, outermost
 from bhnbench.sweep.yaml_file import Document, KeyPath, Mistake
 from bhnbench.yaml_text import in_yaml
 
+NOT_SETTINGS = ("name", "label", "resources")  # keys of an entry that no plugin hears of
+
 
 @dataclass(frozen=True)
 class TaskEntry:
@@ -222,7 +224,7 @@ class EntryReader:
         for path, entry in entries:
             label = str(entry.get("label") or entry["name"])
             if plain[label] > 1 and "label" not in entry:
-                given = {k: v for k, v in entry.items() if k not in ("name", "parameters")}
+                given = _settings(entry, "parameters")
                 shown = ", ".join(f"{k}={json.dumps(v)}" for k, v in given.items())
                 label = f"{label}({shown})" if shown else label
             if label in seen:
@@ -265,7 +267,7 @@ class EntryReader:
 
 def _settings(entry: Mapping[str, Any], *others: str) -> dict[str, Any]:
     """What an entry sets, less ``others``."""
-    return {str(k): v for k, v in entry.items() if k not in ("name", "label", *others)}
+    return {str(k): v for k, v in entry.items() if k not in (*NOT_SETTINGS, *others)}
 
 
 def _place(path: KeyPath, entry: Mapping[str, Any], key: str) -> KeyPath:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from bhnbench.plugins import Kind, installed
 from bhnbench.space import Choice, ChoiceOrFile, fields_of
@@ -13,10 +13,53 @@ from bhnbench.space import Field as PluginField
 from bhnbench.sweep.parameters import ParameterDocument
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+MEMORY = r"^(\d+(?:\.\d+)?) ?(MiB|GiB|TiB)$"
+_GIB = {"MiB": 1 / 1024, "GiB": 1.0, "TiB": 1024.0}
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _gib(value: object) -> object:
+    """Memory as a number; 4 and "4GiB" are the same."""
+    match = re.fullmatch(MEMORY, value) if isinstance(value, str) else None
+    if match:
+        return float(match[1]) * _GIB[match[2]]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number of GiB, or text such as 4GiB or 512MiB")
+    return value
+
+
+def _shared_or_whole(gpu: float) -> float:
+    if gpu > 1 and gpu != int(gpu):
+        raise ValueError("must be whole above 1, as only one GPU can be shared")
+    return gpu
+
+
+class ResourcesDocument(_Strict):
+    """What one run occupies."""
+
+    cpu: int = Field(1, ge=1, le=100_000, description="processors, and torch threads, a run")
+    gpu: Annotated[float, AfterValidator(_shared_or_whole)] = Field(
+        0,
+        ge=0,
+        le=1024,
+        allow_inf_nan=False,
+        description="GPUs a run; 0.25 packs four runs to one",
+    )
+    memory: Annotated[
+        float,
+        BeforeValidator(_gib, float | Annotated[str, Field(pattern=MEMORY)]),
+        Field(ge=0, le=1e6, allow_inf_nan=False),
+    ] = Field(0, description="main memory a run: GiB, or text such as 512MiB; 0: none asked for")
+
+
+_OWN_RESOURCES = Field(
+    None,
+    description="what its runs occupy, where it is not the sweep's `resources`; of a task's "
+    "and a method's request the larger",
+)
 
 
 class TaskDocument(BaseModel):
@@ -26,6 +69,7 @@ class TaskDocument(BaseModel):
 
     name: str = Field(description="an installed task; `bhnbench tasks` lists them")
     label: str | None = Field(None, description="its name in tables; default: the task's name")
+    resources: ResourcesDocument | None = _OWN_RESOURCES
 
 
 class MethodDocument(BaseModel):
@@ -35,6 +79,7 @@ class MethodDocument(BaseModel):
 
     name: str = Field(description="an installed method; `bhnbench methods` lists them")
     label: str | None = Field(None, description="its name in tables; default: the method's name")
+    resources: ResourcesDocument | None = _OWN_RESOURCES
     parameters: dict[str, Any] = Field(
         default_factory=dict,
         description="search spaces that replace the method's own for these hyperparameters",
@@ -64,17 +109,13 @@ class EvaluateDocument(_Strict):
     seeds: int = Field(5, ge=1, le=10_000, description="fresh seeds a study")
 
 
-class ResourcesDocument(_Strict):
-    """What one run occupies."""
+class RetriesDocument(_Strict):
+    """How often a run that failed is tried again, by what went wrong."""
 
-    cpu: int = Field(1, ge=1, description="processors, and torch threads, a run")
-    gpu: float = Field(
-        0,
-        ge=0,
-        le=1024,
-        allow_inf_nan=False,
-        description="GPUs a run; 0.25 packs four runs to one",
-    )
+    infra: int = Field(5, ge=0, le=1000, description="its worker or node was lost")
+    out_of_memory: int = Field(1, ge=0, le=1000, description="with a larger request")
+    diverged: int = Field(0, ge=0, le=1000, description="a loss or an output was not finite")
+    error: int = Field(0, ge=0, le=1000, description="anything else")
 
 
 class MetricDocument(_Strict):
@@ -101,6 +142,7 @@ class SweepDocument(_Strict):
     search: SearchDocument | None = Field(None, description="left out: defaults, no search")
     evaluate: EvaluateDocument = EvaluateDocument()
     resources: ResourcesDocument = ResourcesDocument()
+    retries: RetriesDocument = RetriesDocument()
 
 
 def json_schema() -> dict[str, Any]:
@@ -122,7 +164,8 @@ def _variants(base: dict[str, Any], kind: Kind) -> list[dict[str, Any]]:
     for name, plugin in installed(kind).items():
         fields = fields_of(plugin.load())
         properties = {key: _field_schema(field) for key, field in fields.items()}
-        properties |= {"label": base["properties"]["label"], "name": {"const": name}}
+        shared = {key: base["properties"][key] for key in ("label", "resources")}
+        properties |= shared | {"name": {"const": name}}
         if kind == "method":
             spaces = {key: {"$ref": "#/$defs/ParameterDocument"} for key in fields}
             properties["parameters"] = {

@@ -20,6 +20,7 @@ MODELS: Mapping[KeyPath, type[BaseModel]] = {
     ("search", "early_terminate"): schema.EarlyTerminateDocument,
     ("evaluate",): schema.EvaluateDocument,
     ("resources",): schema.ResourcesDocument,
+    ("retries",): schema.RetriesDocument,
     ("metric",): schema.MetricDocument,
 }
 RULES = {
@@ -36,6 +37,7 @@ RULES = {
     "dict_type": "must be a mapping",
     "invalid_key": "must be text",
     "literal_error": "must be {expected}",
+    "value_error": "{error}",  # our own words
 }
 
 
@@ -51,7 +53,7 @@ def _describe(document: Document, error: ErrorDetails) -> Mistake:
     path: KeyPath = tuple(p for p in error["loc"] if not str(p).startswith("function-"))
     kind, got = error["type"], error["input"]
     if kind == "extra_forbidden":
-        hint = did_you_mean(str(path[-1]), MODELS[path[:-1]].model_fields)
+        hint = did_you_mean(str(path[-1]), MODELS[_in_model(path[:-1])].model_fields)
         return document.mistake(path, f"unknown key; {hint}")
     if kind == "missing":
         rule = f"{path[-1]!r} is missing{_hint(path[:-1], got)}"
@@ -60,11 +62,17 @@ def _describe(document: Document, error: ErrorDetails) -> Mistake:
 
 
 def _rule(path: KeyPath, error: ErrorDetails) -> str:
-    if error["type"] == "model_type" and path not in MODELS:
+    inner = _in_model(path)
+    if error["type"] == "model_type" and inner not in MODELS:
         return "must be a name, or a mapping with name"
     if error["type"] == "model_type":
-        return f"must be a mapping with {_listed(list(MODELS[path].model_fields))}"
+        return f"must be a mapping with {_listed(list(MODELS[inner].model_fields))}"
     return RULES.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
+
+
+def _in_model(path: KeyPath) -> KeyPath:
+    """What an entry asks for itself has the form of what the sweep asks for."""
+    return path[2:] if path[:1] in (("tasks",), ("methods",)) and len(path) > 2 else path
 
 
 def _listed(names: Sequence[str]) -> str:
