@@ -57,6 +57,11 @@ class Home:
         """Where long runs keep their progress."""
         return self.folder / "checkpoints"
 
+    @property
+    def journal(self) -> Path:
+        """Where drivers write down what they decide."""
+        return self.folder / "journal"
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder that is gone in the end, for the driver that holds the lock."""
