@@ -165,23 +165,30 @@ def _plain(value: object) -> object:
     return PASSWORD.sub(r"\1***@", one_line(value))[:TEXT_LENGTH]
 
 
-def read_events(folder: Path, run: str | None = None) -> Iterator[dict[str, Any]]:
+def read_events(
+    folder: Path, run: str | None = None, *, sweeps: bool = False
+) -> Iterator[dict[str, Any]]:
     """All events, the oldest first.
 
     Args:
         folder: of the journal; it may be missing.
-        run: the beginning of a run's key: only its events.
+        run: a run's key: only its events.
+        sweeps: with ``run``, also the events that are about no run.
     """
-    wanted = f'"run": "{run}'.encode() if run else b""
+    ours = f'"run": "{run}"'.encode()
     for path in journal_files(folder):
         try:
             with path.open("rb") as file:
-                lines = [line for line in file if wanted in line]
+                lines = [
+                    line
+                    for line in file
+                    if run is None or ours in line or (sweeps and b'"run": "' not in line)
+                ]
         except FileNotFoundError:
             continue  # rotated away meanwhile
         for line in lines:
             event = _parse(line)
-            if event is not None and event.get("run", "").startswith(run or ""):
+            if event is not None:
                 yield event
 
 

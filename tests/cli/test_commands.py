@@ -43,7 +43,7 @@ def test_help_imports_next_to_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["methods"], ["tasks"], ["status"], ["leaderboard"], ["show", "4"]]
+    "arguments", [["methods"], ["tasks"], ["status"], ["leaderboard"], ["show", "4"], ["why", "4"]]
 )
 def test_reading_imports_nothing_heavy(home: Path, arguments: list[str]) -> None:
     heavy = ("torch", "ray", "mlflow", "sklearn")

@@ -37,7 +37,7 @@ def test_an_event_says_when_who_and_what(tmp_path: Path) -> None:
     journal.write("started", KEY, study="guess / constant", trial=None, attempt=1)
     journal.write("sweep_ended", how="finished")
     assert journal.close() is None
-    (started,) = read_events(tmp_path, KEY[:6])
+    (started,) = read_events(tmp_path, KEY)
     when = datetime.fromisoformat(started.pop("time"))
     assert abs((when - before).total_seconds()) < 60
     host, _, process = started.pop("driver").rpartition(":")

@@ -18,6 +18,7 @@ COMMANDS = {
     "leaderboard": ("bhnbench.cli.leaderboard:leaderboard", "Rank the methods of a sweep."),
     "plot": ("bhnbench.cli.plot:plot", "Draw the figures of a sweep."),
     "show": ("bhnbench.cli.show:show", "Show everything about one run."),
+    "why": ("bhnbench.cli.why:why", "Tell one run's story."),
     "methods": ("bhnbench.cli.plugins:methods", "List the methods, or describe one."),
     "tasks": ("bhnbench.cli.plugins:tasks", "List the tasks, or describe one."),
     "data": ("bhnbench.cli.data:data", "List, fetch, check and find data sets."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bhnbench.ledger.ledger import Ledger
-    from bhnbench.ledger.records import SweepRecord
+    from bhnbench.ledger.records import RunRecord, SweepRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,6 +76,28 @@ def find_sweep(ledger: Ledger, reference: str | None) -> SweepRecord:
             return sweep
     hint = did_you_mean(reference, {sweep.name for sweep in sweeps})
     raise BhnbenchError(f"no sweep {reference!r} in the ledger; {hint}")
+
+
+def find_run(ledger: Ledger, reference: str) -> RunRecord:
+    """The run of that number, or whose key begins so.
+
+    Raises:
+        BhnbenchError: there is none, or more than one.
+    """
+    found = ledger.find_runs(reference)
+    if len(found) != 1:
+        raise BhnbenchError(_not_one(reference, found))
+    return found[0]
+
+
+def _not_one(reference: str, found: Sequence[RunRecord]) -> str:
+    if not found:
+        return (
+            f"no run {reference!r} in the ledger; `bhnbench leaderboard --json` names those of "
+            "the last sweep"
+        )
+    keys = ", ".join(record.key[:12] for record in found[:5])
+    return f"{reference!r} fits {len(found)} runs ({keys}, ...); give more of the key"
 
 
 def duration(seconds: float | None) -> str:

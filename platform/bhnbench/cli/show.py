@@ -12,12 +12,12 @@ import click
 from bhnbench.cli.options import (
     console,
     duration,
+    find_run,
     home_option,
     json_option,
     open_ledger,
     print_json,
 )  # fmt: skip
-from bhnbench.errors import BhnbenchError
 from bhnbench.home import Home
 from bhnbench.words import counted
 
@@ -35,24 +35,12 @@ CURVE_ROWS = 10
 def show(run: str, as_json: bool, home: Home) -> None:
     """Show everything about RUN: its number, or the beginning of its key."""
     with open_ledger(home) as ledger:
-        found = ledger.find_runs(run)
-        if len(found) != 1:
-            raise BhnbenchError(_not_one(run, found))
-        points, tables = ledger.points(found[0].id), ledger.tables(found[0].id)
+        found = find_run(ledger, run)
+        points, tables = ledger.points(found.id), ledger.tables(found.id)
     if as_json:
-        print_json(_content(found[0], points, tables))
+        print_json(_content(found, points, tables))
     else:
-        _print(found[0], points, tables)
-
-
-def _not_one(reference: str, found: Sequence[RunRecord]) -> str:
-    if not found:
-        return (
-            f"no run {reference!r} in the ledger; `bhnbench leaderboard --json` names those of "
-            "the last sweep"
-        )
-    keys = ", ".join(record.key[:12] for record in found[:5])
-    return f"{reference!r} fits {len(found)} runs ({keys}, ...); give more of the key"
+        _print(found, points, tables)
 
 
 def repeat_command(record: RunRecord) -> str:
