@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import contextlib
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from bhnbench.errors import LedgerError
 from bhnbench.home import Home
 from bhnbench.interrupts import interrupts_deferred
+from bhnbench.journal import Journal
 from bhnbench.leaderboard.plots import draw_figures
+from bhnbench.ledger.leases import BEAT_SECONDS
 from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import SweepRecord
 from bhnbench.sweep.document import Sweep
 from bhnbench.tracking.tracker import MlflowTracker
+
+PATIENCE_SECONDS = 120.0  # for a database server that restarts
+LAST_PATIENCE_SECONDS = 5.0  # when the sweep is to end
 
 
 class Listener(Protocol):
@@ -33,7 +42,7 @@ class SweepEnd:
     record: SweepRecord
     n_executed: int
     interrupted: bool
-    tracking_problem: str | None  # one line, or None
+    problems: tuple[str, ...]  # one line each: of MLflow, of the journal
 
 
 def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) -> SweepEnd:
@@ -51,15 +60,18 @@ def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) 
         LedgerError: the ledger cannot be opened, or no longer takes what is found.
     """
     with interrupts_deferred():
+        from bhnbench.engine.cluster import open_cluster
         from bhnbench.engine.coordinator import Coordinator
-        from bhnbench.engine.sweep import open_cluster, run_to_the_end
+        from bhnbench.engine.sweep import run_to_the_end
 
     with ExitStack() as stack:
-        slots = stack.enter_context(open_cluster(sweep.resources)) if anything_left else 0
+        requests = {sweep.resources_of(study) for study in sweep.studies}
+        cluster = stack.enter_context(open_cluster(requests)) if anything_left else None
         stack.enter_context(home.locked())
-        ledger = stack.enter_context(Ledger(home.ledger, create=True))
-        ledger.release_runs()
+        ledger = stack.enter_context(_joined(home))
         record = ledger.record_sweep(sweep)
+        journal = Journal(home.journal, sweep=record.name, sweep_id=record.id)
+        journal.write("sweep_started", resumed=record.started_at != record.created_at)
         listener.started(ledger, record)
         draw = partial(draw_figures, ledger)
         tracker = MlflowTracker(home.tracking_uri, home.artifacts, ledger, record, draw)
@@ -73,14 +85,48 @@ def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) 
 
         interrupted = False
         try:
-            if slots:
-                coordinator = Coordinator(ledger, record, landed)
+            if cluster is not None:
+                coordinator = Coordinator(
+                    ledger,
+                    record,
+                    landed,
+                    resources_of=sweep.resources_of,
+                    retries=sweep.retries,
+                    fits=cluster.fits,
+                    journal=journal,
+                )
                 with home.scratch() as scratch:
-                    run_to_the_end(coordinator, sweep.resources, slots, home.checkpoints, scratch)
+                    run_to_the_end(coordinator, cluster, home.checkpoints, scratch)
             ledger.finish_sweep(record.id)
         except KeyboardInterrupt:
             interrupted = True
         finally:
-            ledger.release_runs()
-            problem = tracker.close()
-    return SweepEnd(record, len(executed), interrupted, problem)
+            ledger.patience_seconds = LAST_PATIENCE_SECONDS
+            ledger.leave()
+            problems = [tracker.close()]
+            how = "interrupted" if interrupted else "finished"
+            journal.write("sweep_ended", how=how, executed=len(executed))
+            problems.append(journal.close())
+    return SweepEnd(record, len(executed), interrupted, tuple(filter(None, problems)))
+
+
+@contextmanager
+def _joined(home: Home) -> Iterator[Ledger]:
+    """The ledger, which hears now and then that this driver is alive."""
+    with Ledger(home.ledger, create=True, patience_seconds=PATIENCE_SECONDS) as ledger:
+        ledger.join(alone=not home.shares_ledger)
+        ledger.release_runs()
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT_SECONDS):
+                with contextlib.suppress(LedgerError):  # told where the sweep needs the ledger
+                    ledger.beat()
+
+        thread = threading.Thread(target=beat, name="driver-beat", daemon=True)
+        thread.start()
+        try:
+            yield ledger
+        finally:
+            over.set()
+            thread.join()

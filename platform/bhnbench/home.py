@@ -37,6 +37,11 @@ class Home:
         return os.environ.get("BHNBENCH_LEDGER") or default
 
     @property
+    def shares_ledger(self) -> bool:
+        """Whether drivers of other homes may write the same ledger."""
+        return bool(os.environ.get("BHNBENCH_LEDGER"))
+
+    @property
     def tracking_uri(self) -> str:
         """URI of MLflow's store or server; may hold a password, so it is never printed."""
         default = f"sqlite:///{self.folder / 'mlflow.db'}"
@@ -75,8 +80,8 @@ class Home:
     @property
     def may_be_driven(self) -> bool:
         """Whether a driver may be at work on the ledger, here or on another machine."""
-        if os.environ.get("BHNBENCH_LEDGER"):
-            return True  # other homes may share it
+        if self.shares_ledger:
+            return True
         try:
             with self._lock_file.open(encoding="utf-8") as file:
                 return not _take(file, shared=True)

@@ -23,7 +23,7 @@ except ConnectionError:
 CLUSTER = """
 import json, os, subprocess, sys
 from pathlib import Path
-from bhnbench.engine.sweep import open_cluster, ray
+from bhnbench.engine.cluster import open_cluster, ray
 from bhnbench.sweep.execution import Resources
 
 def join(environment):
@@ -35,7 +35,7 @@ def join(environment):
 def holds_token(path):
     return path.is_file() and token.encode() in path.read_bytes()
 
-with open_cluster(Resources(cpu=1, gpu=0)):
+with open_cluster([Resources(cpu=1, gpu=0)]):
     address, token = ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"]
     stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
     found = {

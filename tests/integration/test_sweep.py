@@ -9,77 +9,27 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from bhnbench_doubles.commands import (
+    BHNBENCH,
+    bhnbench,
+    demo,
+    executions,
+    home,
+    scores,
+    start,
+    wait_for_executions,
+    write,
+)  # fmt: skip
 
 pytestmark = pytest.mark.slow
-
-BHNBENCH = [sys.executable, "-m", "bhnbench.cli"]
-DEMO = """\
-name: demo
-tasks: [{{name: guess, n_steps: {n_steps}, seconds: {seconds}}}]
-methods: [constant, {{name: constant, x: 0.1}}]
-search: {{sampler: random, trials: 6}}
-evaluate: {{seeds: 3}}
-"""
-
-
-def bhnbench(*arguments: object, code: int | None = 0, timeout: float = 240) -> str:
-    """Run the command; returns stdout."""
-    command = [*BHNBENCH, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-    assert code is None or done.returncode == code, done.stderr
-    return done.stdout
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [*BHNBENCH, *map(str, arguments)]
-    return subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
-
-
-def write(folder: Path, text: str, name: str = "sweep.yaml") -> Path:
-    path = folder / name
-    path.write_text(text)
-    return path
-
-
-def demo(folder: Path, n_steps: int = 0, seconds: float = 0.0) -> Path:
-    return write(folder, DEMO.format(n_steps=n_steps, seconds=seconds))
 
 
 @pytest.fixture(autouse=True)
 def log_executions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task `guess` writes a line there whenever it is executed."""
     monkeypatch.setenv("BHNBENCH_TEST_LOG", str(tmp_path / "executions.log"))
-
-
-def home() -> Path:
-    return Path(os.environ["BHNBENCH_HOME"])
-
-
-def executions(folder: Path) -> int:
-    log = folder / "executions.log"
-    return len(log.read_text().splitlines()) if log.exists() else 0
-
-
-def wait_for_executions(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 90
-    while executions(folder) < count:
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < until, "the sweep does not get on"
-        time.sleep(0.05)
-
-
-def scores(board: str) -> dict[tuple[str, str], Any]:
-    """Test scores of every seed by task and method."""
-    return {
-        (task["label"], row["label"]): [(seed["seed"], seed["scores"]) for seed in row["seeds"]]
-        for task in json.loads(board)["tasks"]
-        for row in task["methods"]
-    }
 
 
 def test_a_sweep_a_second_one_and_one_that_shares_runs(tmp_path: Path) -> None:
@@ -208,22 +158,21 @@ evaluate: {{seeds: 2}}
         "diverge": {"diverged"},
         "memory": {"out_of_memory"},
         "exit": {"error"},
-        "die": {"interrupted"},
+        "die": {"quarantined"},
         "unsupported": {"unsupported"},
-        "die_once": {"interrupted"},
     }
     messages = {name: found[0]["message"] for name, found in failures.items() if found}
     assert messages["raise"].startswith("RuntimeError: the plugin broke (methods.py:")
     assert messages["diverge"].startswith("loss must be finite, but is nan at step 3")
     assert messages["exit"].startswith("SystemExit: 3")
-    assert messages["die"].startswith("the worker died")
-    assert len(failures["die_once"]) == 1  # its other seed ran
+    assert messages["die"].startswith("3 workers died of it, so it is not tried again; the last: ")
+    assert failures["die_once"] == []  # tried again at once
     for how in ways:
         assert how in table  # the gap is shown
     # What may pass is tried again; what would happen again is not.
+    before = executions(tmp_path)
     bhnbench("sweep", path, code=3)
-    again = json.loads(bhnbench("status", "--json"))
-    assert [s["failures"] for s in again["studies"] if s["method"] == "die_once"] == [[]]
+    assert executions(tmp_path) == before + 2 * (1 + 1 + 2)  # raise, exit; memory once more
     shown = bhnbench("show", failures["diverge"][0]["run"])
     assert "diverged: loss must be finite" in shown
 
@@ -244,8 +193,8 @@ def test_a_request_that_nobody_can_satisfy_is_refused_at_once(tmp_path: Path) ->
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     line = (
-        "error: resources.gpu: a run must fit the cluster, but asks for 64 and the cluster has 0; "
-        "lower it with --set resources.gpu=N"
+        "error: resources.gpu: a run must fit a node of the cluster, but asks for 64 and none has "
+        "more than 0; lower it with --set resources.gpu=N"
     )
     assert line in done.stderr.splitlines()
     assert "Traceback" not in done.stderr

@@ -97,7 +97,7 @@ def test_of_many_drivers_at_once_each_run_has_one(place: Place) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(sum(had, [])) == sorted(spec.key for spec in specs)
+    assert sorted(key for keys in had for key in keys) == sorted(spec.key for spec in specs)
 
 
 def test_a_dead_drivers_run_is_taken_over_and_its_late_result_refused(place: Place) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from bhnbench.errors import BhnbenchError, InvalidSweepError, did_you_mean
-from bhnbench.interrupts import interrupts_deferred
+from bhnbench.interrupts import INTERRUPTED, interrupts_deferred
 
 COMMANDS = {
     "sweep": ("bhnbench.cli.sweep:sweep", "Run what is left of a sweep."),
@@ -75,7 +75,7 @@ class LazyGroup(click.Group):
         try:
             return super().make_context(*args, **kwargs)
         except KeyboardInterrupt:
-            raise SystemExit(130) from None
+            raise SystemExit(INTERRUPTED) from None
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         """Turn our errors into exit codes."""
@@ -84,7 +84,7 @@ class LazyGroup(click.Group):
         except BhnbenchError as error:
             raise _Failure(error) from error
         except KeyboardInterrupt:
-            ctx.exit(130)
+            ctx.exit(INTERRUPTED)
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:

@@ -13,7 +13,7 @@ import click
 
 from bhnbench.cli.options import console, duration, home_option, json_option, print_json
 from bhnbench.home import Home
-from bhnbench.interrupts import interrupts_deferred
+from bhnbench.interrupts import interrupts_deferred, preemptions_heard
 from bhnbench.words import counted
 
 if TYPE_CHECKING:
@@ -37,6 +37,14 @@ file_argument = click.argument("file", type=click.Path(path_type=Path))
 @file_argument
 @set_option
 @click.option("--dry-run", is_flag=True, help="Show what would run, and change nothing.")
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="The Ray cluster to run on: auto for the one that this machine belongs to, or HOST:PORT "
+    "of its head.  [default: $RAY_ADDRESS, else a cluster of this machine's own]",
+    callback=lambda _ctx, _param, value: _use_cluster(value),
+    expose_value=False,
+)
 @json_option
 @home_option
 def sweep(file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, home: Home) -> None:
@@ -44,6 +52,34 @@ def sweep(file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, ho
 
     Run it again after an interruption, or a change: what is in the ledger is not done again.
     """
+    with preemptions_heard(_say_ending) as listener:
+        try:
+            _sweep(file, overrides, home, dry_run=dry_run, as_json=as_json)
+        except KeyboardInterrupt:
+            raise SystemExit(listener.exit_code) from None
+
+
+def _use_cluster(address: str | None) -> None:
+    """Ray reads its address in the environment, as the user might set it there."""
+    if address is None:
+        return
+    if "://" in address:
+        raise click.BadParameter(
+            f"must be auto or HOST:PORT of a cluster's head, but got {address!r}; run this on a "
+            "machine of the cluster, or send it there with `bhnbench submit`"
+        )
+    os.environ["RAY_ADDRESS"] = address
+
+
+def _say_ending(signal_name: str) -> None:
+    """At once, since the end takes some seconds; no buffered stream may be used in a handler."""
+    text = f"{signal_name}: ending the runs under way; what is done is in the ledger\n"
+    os.write(2, text.encode())
+
+
+def _sweep(
+    file: Path, overrides: Sequence[str], home: Home, *, dry_run: bool, as_json: bool
+) -> None:
     with interrupts_deferred():
         from bhnbench.sweep.document import read_sweep
 
@@ -109,11 +145,11 @@ def _conclude(
         command = shlex.join(["bhnbench", "sweep", *again])
         done = f"{counted(end.n_executed, 'run')} done now, {left} left"
         click.echo(f"interrupted: {done}; go on with: {command}", err=True)
-        raise SystemExit(130)
+        raise KeyboardInterrupt
     failed = [run for status in statuses for run in status.failures]
     click.echo(f"{counted(end.n_executed, 'run')} executed, {len(failed)} failed", err=True)
-    if end.tracking_problem:
-        click.echo(end.tracking_problem, err=True)
+    for problem in end.problems:
+        click.echo(problem, err=True)
     if failed:
         command = shlex.join(["bhnbench", "status", end.record.name, *options])
         click.echo(f"see why with: {command}", err=True)

@@ -17,6 +17,7 @@ SETTINGS = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours to handle
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the ledger remembers
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # the crew bounds how many workers wait for room
 }
 LOCAL = "local"  # the address of a cluster that the driver starts for itself
 

@@ -1,45 +1,56 @@
-"""The coordinator in the shapes that Ray Tune asks for."""
+"""The crew in the shapes that Ray Tune asks for: a worker is one trial of Tune's."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray.tune import Callback
+from ray.tune import Callback, PlacementGroupFactory, Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from bhnbench.engine.coordinator import Coordinator, Work
-from bhnbench.engine.trainable import RESULT
+from bhnbench.engine.cluster import asked_of
+from bhnbench.engine.crew import Crew
+from bhnbench.engine.trainable import HANDLE, RESULT
+from bhnbench.interrupts import listen_again
 from bhnbench.runs import Failure, RunResult
+from bhnbench.sweep.execution import Resources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ray.tune.experiment import Trial
 
+RESOURCES = "resources"  # where a worker's configuration says what it has
+NODE_LOST = re.compile(r"node (was terminated|has died|is dead|died)|node_died|ActorUnavailable")
 
-class CoordinatorSearcher(Searcher):
-    """Tune asks it for work."""
 
-    def __init__(self, coordinator: Coordinator, pack: Callable[[Work], dict[str, str]]) -> None:
+def bundle(config: dict[str, Any]) -> PlacementGroupFactory:
+    """What Tune is to set aside for a worker."""
+    return PlacementGroupFactory([asked_of(Resources(**config[RESOURCES]))])
+
+
+class Hire(Searcher):
+    """Tune asks it whether to start another worker."""
+
+    def __init__(self, crew: Crew) -> None:
         super().__init__()
-        self._coordinator = coordinator
-        self._pack = pack
-        self.work: dict[str, Work] = {}  # Tune trial id -> what it executes
+        self._crew = crew
+        self._listens = False
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ANN401 - Tune's own type
-        """The next run; None to wait; FINISHED when nothing is left."""
-        work = self._coordinator.next_work()
-        if work is None:
-            return Searcher.FINISHED if self._coordinator.finished else None
-        self.work[trial_id] = work
-        return self._pack(work)
+        """What the worker has; None: no further one now; FINISHED when nothing is left."""
+        if not self._listens:
+            listen_again()  # Tune has taken SIGUSR1 for itself when it began
+            self._listens = True
+        if self._crew.finished:
+            return Searcher.FINISHED
+        resources = self._crew.hire(trial_id)
+        return None if resources is None else {RESOURCES: vars(resources)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The scheduler has heard it already."""
+        """The crew has heard it already."""
 
     def save(self, checkpoint_path: str) -> None:
         """The ledger remembers; Tune need not."""
@@ -48,35 +59,28 @@ class CoordinatorSearcher(Searcher):
         """Sweeps resume from the ledger."""
 
 
-class CoordinatorScheduler(FIFOScheduler):
-    """Tune asks it whether a run that reached a rung goes on."""
+class Direct(FIFOScheduler):
+    """Tune tells it what a worker brought, and asks whether the worker goes on."""
 
-    def __init__(self, coordinator: Coordinator, searcher: CoordinatorSearcher) -> None:
+    def __init__(self, crew: Crew) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._coordinator = coordinator
-        self._searcher = searcher
+        self._crew = crew
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ANN401
-        """A run reached a rung; Tune does not ask about runs that ended."""
-        work = self._searcher.work[trial.trial_id]
-        if self._coordinator.stops_at_rung(work, result[RESULT]):
-            del self._searcher.work[trial.trial_id]
-            return str(TrialScheduler.STOP)
-        return str(TrialScheduler.CONTINUE)
+        """A run reached a rung or its end, or the worker has nothing to do."""
+        goes_on = self._crew.goes_on(trial.trial_id, result.get(HANDLE), result[RESULT])
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ANN401
-        """The worker is gone, and the run with it."""
-        work = self._searcher.work.pop(trial.trial_id, None)
-        if work is not None:
-            self._coordinator.land(work, lost(_error_text(trial)))
+        """The worker is gone."""
+        text = _error_text(trial)
+        result = lost(text)
+        killed = result.failure == "interrupted" and NODE_LOST.search(text) is None
+        self._crew.lost(trial.trial_id, result, killed=killed)
 
 
-class LandResults(Callback):
-    """Takes results out of Tune's books, so that the driver stays small, and lands the ends."""
-
-    def __init__(self, coordinator: Coordinator, searcher: CoordinatorSearcher) -> None:
-        self._coordinator = coordinator
-        self._searcher = searcher
+class Forget(Callback):
+    """Takes results out of Tune's books, so that the driver stays small."""
 
     def on_trial_result(
         self,
@@ -86,10 +90,24 @@ class LandResults(Callback):
         result: dict[str, Any],
         **info: object,
     ) -> None:
-        """A run reached a rung, or its end."""
-        run_result: RunResult = result.pop(RESULT)
-        if run_result.state != "running":
-            self._coordinator.land(self._searcher.work.pop(trial.trial_id), run_result)
+        """After the scheduler has heard it."""
+        result.pop(RESULT, None)
+        result.pop(HANDLE, None)
+
+
+class StopInTheEnd(Stopper):
+    """Ends workers that still wait for room when nothing is left to do."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No worker is ended by what it brings."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether nothing is left."""
+        return self._crew.finished
 
 
 def lost(text: str) -> RunResult:

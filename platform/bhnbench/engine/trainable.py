@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import ray
 from ray.tune import Trainable
 
 from bhnbench.engine.rungs import milestones
@@ -18,7 +20,9 @@ from bhnbench.runner import describe, execute
 from bhnbench.runs import Point, RunResult
 from bhnbench.specs import EarlyTermination, RunSpec, run_from_json, run_to_json
 
-RESULT = "run_result"  # where a Tune result carries a RunResult
+RESULT = "run_result"  # where a Tune result carries a RunResult, or None: nothing to do
+HANDLE = "worker"  # where a worker's first result carries its actor's handle
+IDLE_SECONDS = 0.1
 
 
 def pack(
@@ -29,8 +33,8 @@ def pack(
     n_threads: int,
     device: str,
     checkpoint_folder: str | None,
-) -> dict[str, str]:
-    """A run as a Tune configuration: one string, which Tune copies but does not look into."""
+) -> str:
+    """A run as a worker is told of it."""
     content = {
         "spec": run_to_json(spec),
         "milestones": milestones(early) if early else [],
@@ -39,30 +43,44 @@ def pack(
         "device": device,
         "checkpoint": f"{checkpoint_folder}/{spec.key}.pt" if checkpoint_folder else None,
     }
-    return {"run": json.dumps(content)}
+    return json.dumps(content)
 
 
 class RunTrainable(Trainable):
-    """Serves many runs, one at a time; with ``reuse_actors`` it imports torch once."""
+    """A worker: serves many runs, one at a time, and imports torch once.
+
+    Tune knows it as one trial for as long as there is work. What it is to do next it is told by
+    the driver, which calls ``give`` on the handle that the first result brings.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Begin with the first run."""
-        self._execution = _Execution(json.loads(config["run"]))
+        """Nothing to do yet."""
+        self._execution: _Execution | None = None
+        self._introduced = False
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Leave the last run, which may stand at a rung, and begin the next."""
-        self._execution.abandon()
-        self._execution = _Execution(json.loads(new_config["run"]))
-        return True
+    def give(self, run: str) -> None:
+        """Leave the last run, which may stand at a rung, and begin another."""
+        self.cleanup()
+        self._execution = _Execution(json.loads(run))
 
     def step(self) -> dict[str, Any]:
-        """Go on to the next rung or to the end."""
+        """Go on to the next rung, or to the end of the run, or wait a little for another."""
+        if not self._introduced:
+            self._introduced = True
+            return {HANDLE: ray.get_runtime_context().current_actor, RESULT: None}
+        if self._execution is None:
+            time.sleep(IDLE_SECONDS)
+            return {RESULT: None}
         result = self._execution.advance()
-        return {RESULT: result, "done": result.state != "running"}
+        if result.state != "running":
+            self._execution = None
+        return {RESULT: result}
 
     def cleanup(self) -> None:
         """Leave the last run."""
-        self._execution.abandon()
+        if self._execution is not None:
+            self._execution.abandon()
+            self._execution = None
 
 
 class _Execution:

@@ -19,6 +19,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 WRITES = "bhnbench_writes"  # execution option of a transaction
 
 
+CONNECT_SECONDS = 10
 PAUSE_SECONDS = 1.0  # between two tries to reach a server
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,7 +72,9 @@ def open_engine(address: str, *, create: bool) -> Engine:
             )
         if create:
             _make_folder(sqlite_file.parent)
-    engine = create_engine(url, pool_pre_ping=sqlite_file is None)
+    engine = create_engine(
+        url, pool_pre_ping=sqlite_file is None, connect_args=_connect_arguments(url)
+    )
     if sqlite_file is not None:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -100,6 +103,12 @@ def _parse(address: str) -> URL:
             "pip install 'bhnbench[postgres]'"
         ) from None
     return url
+
+
+def _connect_arguments(url: URL) -> dict[str, object]:
+    """A host that is cut off does not answer at all: give up in seconds."""
+    timed = "connect_timeout" in url.query or not url.drivername.startswith("postgresql")
+    return {} if timed else {"connect_timeout": CONNECT_SECONDS}
 
 
 def _make_folder(folder: Path) -> None:

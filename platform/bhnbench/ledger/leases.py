@@ -34,6 +34,9 @@ class Claim(NamedTuple):
     n_killed: int  # how often its worker died of it so far
 
 
+UNCLAIMED = Claim(attempt=0, n_killed=0)
+
+
 def clock(session: Session) -> datetime:
     """The time by the one clock that all drivers of a ledger share."""
     if session.get_bind().dialect.name == "sqlite":

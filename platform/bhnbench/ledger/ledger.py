@@ -105,6 +105,12 @@ class Ledger(Reading):
             return leases.claim_study(session, study_id, self._driver)
 
     @patient
+    def holds_study(self, study_id: int) -> bool:
+        """Whether nobody has taken a study's search over."""
+        with self._session() as session:
+            return leases.holds_study(session, study_id, self._driver)
+
+    @patient
     def release_study(self, study_id: int) -> None:
         """Let others search a study."""
         with self._session(writes=True) as session:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from bhnbench.errors import LedgerAwayError, LedgerError
+from bhnbench.interrupts import interrupts_deferred
 from bhnbench.ledger import leases
 from bhnbench.ledger.database import WRITES, open_engine, patient
 from bhnbench.ledger.models import (
@@ -73,9 +74,10 @@ class Reading:
 
     @contextmanager
     def _session(self, *, writes: bool = False) -> Iterator[Session]:
+        """One transaction; a Ctrl-C that broke it off could leave the database locked."""
+        engine = self._engine.execution_options(**{WRITES: writes})
         try:
-            engine = self._engine.execution_options(**{WRITES: writes})
-            with Session(engine) as session, session.begin():
+            with interrupts_deferred(), Session(engine) as session, session.begin():
                 yield session
         except DatabaseError as error:
             reason = str(error.orig).strip().splitlines()[0]

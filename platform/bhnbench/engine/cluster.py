@@ -1,0 +1,136 @@
+"""A Ray cluster to run on: what it has, and whether that is enough."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from bhnbench.engine import LOCAL, ray_address
+from bhnbench.errors import ResourceError
+from bhnbench.interrupts import interrupts_deferred
+from bhnbench.sweep.execution import Resources
+
+LOOK_SECONDS = 1.0  # between two looks at which nodes there are
+
+
+class Cluster:
+    """The nodes that are alive, looked at now and then."""
+
+    def __init__(self, *, grows: bool) -> None:
+        """Of the cluster that this process is connected to.
+
+        Args:
+            grows: whether nodes may join.
+        """
+        self.grows = grows
+        self._nodes: list[Mapping[str, float]] = []
+        self._look_again = 0.0
+
+    def slots(self, resources: Resources) -> int:
+        """How many runs fit at a time."""
+        return sum(_fits(asked_of(resources), node) for node in self._alive())
+
+    def fits(self, resources: Resources) -> bool:
+        """Whether some node has so much."""
+        return self.slots(resources) > 0
+
+    def largest(self, kind: str) -> float:
+        """The most that one node has of something."""
+        return max((node.get(kind, 0.0) for node in self._alive()), default=0.0)
+
+    def check(self, requests: Iterable[Resources]) -> None:
+        """Raise unless every request fits some node.
+
+        Raises:
+            ResourceError: one never will.
+        """
+        for resources in requests:
+            asked = asked_of(resources)
+            for kind, amount in asked.items():
+                if amount > self.largest(kind):
+                    raise ResourceError(_refusal(kind, amount, self.largest(kind)))
+            if not self.fits(resources):
+                raise ResourceError(
+                    f"resources: a run must fit a node of the cluster, but none has {resources} "
+                    "at once; lower one of them"
+                )
+
+    def _alive(self) -> Sequence[Mapping[str, float]]:
+        if time.monotonic() >= self._look_again:
+            self._nodes = [node["Resources"] for node in _ray_nodes() if node["Alive"]]
+            self._look_again = time.monotonic() + LOOK_SECONDS
+        return self._nodes
+
+
+def _ray_nodes() -> list[dict[str, Any]]:
+    return list(ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def asked_of(resources: Resources) -> dict[str, float]:
+    """A request in Ray's words."""
+    asked = {
+        "CPU": float(resources.cpu),
+        "GPU": float(resources.gpu),
+        "memory": float(resources.memory_bytes),
+    }
+    return {kind: amount for kind, amount in asked.items() if amount}
+
+
+def _fits(asked: Mapping[str, float], node: Mapping[str, float]) -> int:
+    times = [node.get(kind, 0.0) / amount for kind, amount in asked.items()]
+    return math.floor(min(times) + 1e-9)  # 1 / 0.1 is a little less than 10
+
+
+def _refusal(kind: str, amount: float, most: float) -> str:
+    name, scale = (kind.lower(), 1.0) if kind != "memory" else ("memory", 2.0**30)
+    unit = " GiB" if kind == "memory" else ""
+    return (
+        f"resources.{name}: a run must fit a node of the cluster, but asks for "
+        f"{amount / scale:g}{unit} and none has more than {most / scale:.4g}{unit}; "
+        f"lower it with --set resources.{name}=N"
+    )
+
+
+@contextmanager
+def open_cluster(requests: Iterable[Resources]) -> Iterator[Cluster]:
+    """A local Ray cluster, or the one that RAY_ADDRESS names.
+
+    Ray and Tune print to stdout whatever they are told, and stdout is for results: until the
+    cluster closes, it goes nowhere.
+
+    Raises:
+        ResourceError: there is no such cluster, or it can never satisfy a request.
+    """
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are ours to tell
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        _connect(ray_address())
+        try:
+            cluster = Cluster(grows=ray_address() != LOCAL)
+            cluster.check(requests)
+            yield cluster
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    try:
+        with interrupts_deferred():
+            ray.init(
+                address,
+                include_dashboard=False if address == LOCAL else None,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                configure_logging=False,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ResourceError(f"the Ray cluster at {address} does not start: {reason}") from error
