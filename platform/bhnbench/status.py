@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from bhnbench.ledger.ledger import Ledger
-from bhnbench.ledger.records import RunRecord, StudyRecord, TrialRecord
-from bhnbench.selection import best_trial
+from bhnbench.ledger.records import (
+    FailedRun,
+    RunRecord,
+    StudyRecord,
+    Tally,
+    TrialRecord,
+    WarnedRun,
+)  # fmt: skip
 from bhnbench.space import Value
-from bhnbench.specs import RunSpec, StudySpec, digest
+from bhnbench.specs import RunSpec, StudySpec
+
+NO_TRIALS = Tally()
 
 
 @dataclass(frozen=True)
@@ -19,16 +28,19 @@ class StudyStatus:
     study: StudySpec
     n_trials: int
     n_seeds: int
-    trials: Sequence[TrialRecord]  # the sweep's first n_trials
-    trial_runs: Sequence[RunRecord]
-    best: TrialRecord | None  # of all that are done so far
+    search: Tally  # of the sweep's first n_trials
     evaluations: Sequence[RunRecord]  # known runs of the frozen best, by seed
-    expected_seconds: float | None  # of one run, from runs already known
+    expected_seconds: float | None = None  # of one run, from runs already known; of a plan
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best of all trials that are done so far."""
+        return self.search.best
 
     @property
     def search_over(self) -> bool:
         """Whether every trial ended, so that the best of them is evaluated."""
-        return sum(trial.ended for trial in self.trials) >= self.n_trials
+        return self.search.n_ended >= self.n_trials
 
     @property
     def hopeless(self) -> bool:
@@ -43,38 +55,54 @@ class StudyStatus:
 
     def count(self, state: str, *, phase: str) -> int:
         """Trials (phase ``search``) or evaluation runs in a state."""
-        members = self.trials if phase == "search" else self.evaluations
-        return sum(member.state == state for member in members)
+        if phase == "search":
+            return self.search.count(state)
+        return sum(run.state == state for run in self.evaluations)
 
     @property
     def n_left(self) -> int:
         """Runs that the next `bhnbench sweep` would execute."""
-        left = self.n_trials - sum(trial.settled for trial in self.trials)
+        left = self.n_trials - self.search.n_settled
         if not self.hopeless:
             left += self.n_seeds - sum(run.settled for run in self.evaluations)
         return left
 
     @property
-    def failures(self) -> list[RunRecord]:
+    def failures(self) -> list[FailedRun]:
         """The failed runs; a run that only another study's retry failed is none of ours."""
-        pairs = zip(self.trials, self.trial_runs, strict=True)
-        trial_runs = [run for trial, run in pairs if trial.state == "failed"]
-        return [run for run in [*trial_runs, *self.evaluations] if run.state == "failed"]
+        failed = [run for run in self.evaluations if run.state == "failed"]
+        evaluations = [
+            FailedRun(run.id, run.spec.phase, run.spec.seed, run.failure, run.message)
+            for run in failed
+        ]
+        return [*self.search.failed, *evaluations]
 
     @property
-    def runs(self) -> list[RunRecord]:
+    def n_runs(self) -> int:
         """The runs of its trials and its evaluation, each once, whoever asked for them."""
-        return list({run.key: run for run in [*self.trial_runs, *self.evaluations]}.values())
+        return self.search.n_runs + len(self.evaluations)
 
     @property
-    def warned(self) -> list[RunRecord]:
-        """The runs that carry warnings."""
-        return [run for run in self.runs if run.warnings]
+    def n_ended(self) -> int:
+        """Trials and evaluation runs that have ended."""
+        return self.search.n_ended + sum(run.state != "running" for run in self.evaluations)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the first of its runs was started, the last time."""
+        starts = [self.search.started_at, *(run.started_at for run in self.evaluations)]
+        return min((start for start in starts if start), default=None)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the last of its runs ended."""
+        ends = [self.search.finished_at, *(run.finished_at for run in self.evaluations)]
+        return max((end for end in ends if end), default=None)
 
     @property
     def seconds(self) -> float:
         """Time spent on the study's runs."""
-        return sum(run.cost.seconds for run in self.runs)
+        return self.search.seconds + sum(run.cost.seconds for run in self.evaluations)
 
 
 def evaluation_specs(
@@ -88,34 +116,46 @@ def study_statuses(
     ledger: Ledger, studies: Sequence[StudyRecord], n_seeds: int
 ) -> list[StudyStatus]:
     """Where each study stands."""
-    seconds = ledger.mean_seconds()
-    return [_status(ledger, study, n_seeds, seconds) for study in studies]
+    tallies = ledger.tallies(studies)
+    found = [tallies.get(study.id, NO_TRIALS) if study.id else NO_TRIALS for study in studies]
+    planned = [
+        _planned(study, tally, n_seeds) for study, tally in zip(studies, found, strict=True)
+    ]
+    known = ledger.runs(key for keys in planned for key in keys)
+    return [
+        StudyStatus(
+            study=study.spec,
+            n_trials=study.n_trials,
+            n_seeds=n_seeds,
+            search=tally,
+            evaluations=[known[key] for key in keys if key in known],
+        )
+        for study, tally, keys in zip(studies, found, planned, strict=True)
+    ]
 
 
-def _status(
-    ledger: Ledger,
-    record: StudyRecord,
-    n_seeds: int,
-    seconds: Mapping[tuple[str, str], float],
-) -> StudyStatus:
-    study = record.spec
-    trials = [] if record.id is None else ledger.trials(record.id)
-    trials = [trial for trial in trials if trial.number < record.n_trials]
-    best = best_trial(trials, study.direction)
-    evaluations: Sequence[RunRecord] = []
-    over = sum(trial.ended for trial in trials) >= record.n_trials
-    if over and (best is not None or record.n_trials == 0):
-        specs = evaluation_specs(study, best.configuration if best else {}, n_seeds)
-        known = ledger.runs(spec.key for spec in specs)
-        evaluations = [known[spec.key] for spec in specs if spec.key in known]
-    by_id = ledger.run_ids(trial.run_id for trial in trials)
-    return StudyStatus(
-        study=study,
-        n_trials=record.n_trials,
-        n_seeds=n_seeds,
-        trials=trials,
-        trial_runs=[by_id[trial.run_id] for trial in trials],
-        best=best,
-        evaluations=evaluations,
-        expected_seconds=seconds.get((digest(study.task.identity), study.method.name)),
-    )
+def _planned(study: StudyRecord, tally: Tally, n_seeds: int) -> list[str]:
+    """The keys of a study's evaluation runs, once its search has chosen."""
+    best = tally.best
+    if tally.n_ended < study.n_trials or (best is None and study.n_trials):
+        return []
+    specs = evaluation_specs(study.spec, best.configuration if best else {}, n_seeds)
+    return [spec.key for spec in specs]
+
+
+def warned_runs(
+    ledger: Ledger, studies: Sequence[StudyRecord], statuses: Sequence[StudyStatus]
+) -> list[list[WarnedRun]]:
+    """Of each study, the runs that carry warnings."""
+    of_trials = ledger.warned_trial_runs(studies)
+    return [
+        [
+            *of_trials.get(study.id or 0, ()),
+            *(
+                WarnedRun(run.id, run.spec.phase, run.spec.seed, run.warnings)
+                for run in status.evaluations
+                if run.warnings
+            ),
+        ]
+        for study, status in zip(studies, statuses, strict=True)
+    ]

@@ -18,6 +18,7 @@ from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.models import Base
 from bhnbench.ledger.records import SweepRecord, TrialRef
 from bhnbench.runs import Cost, RunResult
+from bhnbench.specs import digest
 from bhnbench.status import study_statuses
 from bhnbench.sweep.document import Sweep, read_sweep
 
@@ -70,7 +71,9 @@ def test_a_run_lands_whole(ledger_address: str, sweep: Sweep) -> None:
     assert ledger.tables(run.id) == {"curve": {"n": [0, 1, 2], "value": [1.0, None, 3.0]}}
     (kept,) = ledger.trials(study.id or 0)
     assert (kept.state, kept.value, kept.last_step) == ("done", -0.25, 2)
-    assert list(ledger.mean_seconds().values()) == [2.0]
+    task = digest(spec.task.identity)
+    assert ledger.mean_seconds([task]) == {(task, "constant"): 2.0}
+    assert ledger.mean_seconds(["0" * 64]) == {}
     assert [found.id for found in ledger.find_runs(run.key[:8])] == [run.id]
     ledger.close()
 
@@ -190,14 +193,14 @@ def make_old(address: str) -> None:
     engine.dispose()
 
 
-def alembic(verb: str, connection: Connection) -> None:
-    """Alembic's ``upgrade`` or ``downgrade`` to version 0001."""
+def alembic(verb: str, connection: Connection, version: str = "0001") -> None:
+    """Alembic's ``upgrade`` or ``downgrade`` to a version."""
     from alembic import command
     from alembic.config import Config
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS))
-    getattr(command, verb)(config, "0001")
+    getattr(command, verb)(config, version)
 
 
 def check_old(ledger: Ledger) -> None:
@@ -207,9 +210,12 @@ def check_old(ledger: Ledger) -> None:
     assert f"{record.created_at:%Y-%m}" == "2026-11"
     searched, failing = study_statuses(ledger, record.studies, record.n_seeds)
     assert (searched.n_left, failing.n_left) == (0, 0)
-    assert [trial.value for trial in searched.trials] == [-0.2091468745470047, -0.3072556915786117]
-    assert [run.failure for run in failing.runs] == ["diverged", "diverged"]
-    assert [run.warnings for run in [*searched.runs, *failing.runs]] == [[]] * 6
+    trials = ledger.trials(record.studies[0].id or 0)
+    assert [trial.value for trial in trials] == [-0.2091468745470047, -0.3072556915786117]
+    assert searched.best == trials[0]
+    assert [run.failure for run in failing.failures] == ["diverged", "diverged"]
+    runs = ledger.run_ids(range(1, 100)).values()
+    assert [run.warnings for run in runs] == [[]] * 6
     assert [step for step, _ in ledger.points(1)] == [1, 2]
     assert ledger.tables(1) == {"guesses": {"guess": [0.5]}}
 
@@ -218,7 +224,7 @@ def test_an_older_ledger_is_brought_up_to_date_by_a_sweep_alone(
     ledger_address: str, sweep: Sweep
 ) -> None:
     make_old(ledger_address)
-    with pytest.raises(NoLedgerError, match=r"of schema 0001, here 0003; start a sweep to bring"):
+    with pytest.raises(NoLedgerError, match=r"of schema 0001, here 0004; start a sweep to bring"):
         Ledger(ledger_address)
     with Ledger(ledger_address, create=True) as ledger:
         check_old(ledger)
@@ -239,6 +245,24 @@ def test_a_ledger_goes_back_to_the_version_before(ledger_address: str) -> None:
         names = [column["name"] for column in inspect(connection).get_columns("runs")]
     engine.dispose()
     assert "warnings" not in names
+    with Ledger(ledger_address, create=True) as ledger:
+        check_old(ledger)
+
+
+def test_the_indexes_of_large_ledgers_come_and_go_with_their_version(ledger_address: str) -> None:
+    def names(connection: Connection) -> set[str]:
+        tables = inspect(connection)
+        found = [*tables.get_indexes("runs"), *tables.get_indexes("trials")]
+        return {str(index["name"]) for index in found} & {"ix_runs_seconds", "ix_trials_best"}
+
+    make_old(ledger_address)
+    engine = create_engine(ledger_address)
+    moves = ("upgrade", "0003", 0), ("upgrade", "0004", 2), ("downgrade", "0003", 0)
+    for verb, version, n_indexes in moves:
+        with engine.begin() as connection:
+            alembic(verb, connection, version)
+            assert len(names(connection)) == n_indexes
+    engine.dispose()
     with Ledger(ledger_address, create=True) as ledger:
         check_old(ledger)
 

@@ -66,15 +66,13 @@ def find_sweep(ledger: Ledger, reference: str | None) -> SweepRecord:
     Raises:
         BhnbenchError: there is none.
     """
-    sweeps = ledger.sweeps()
-    if not sweeps:
+    found = ledger.find_sweep(reference)
+    if found is not None:
+        return found
+    names = {sweep.name for sweep in ledger.sweep_titles()}
+    if not names:
         raise BhnbenchError("the ledger has no sweep yet; start one with `bhnbench sweep FILE`")
-    if reference is None:
-        return sweeps[0]
-    for sweep in sweeps:
-        if reference in (sweep.name, str(sweep.id)):
-            return sweep
-    hint = did_you_mean(reference, {sweep.name for sweep in sweeps})
+    hint = did_you_mean(str(reference), names)
     raise BhnbenchError(f"no sweep {reference!r} in the ledger; {hint}")
 
 

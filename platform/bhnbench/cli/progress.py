@@ -95,14 +95,13 @@ def progress_table(statuses: list[StudyStatus], title: str) -> Table:
     ):
         table.add_column(heading, justify="right")
     for status in statuses:
-        ended = sum(trial.state != "running" for trial in status.trials)
         running = status.count("running", phase="search") + status.count(
             "running", phase="evaluate"
         )
         best = status.best.value if status.best else None
         table.add_row(
             *status.study.labels,
-            f"{ended}/{status.n_trials}" if status.n_trials else "none",
+            f"{status.search.n_ended}/{status.n_trials}" if status.n_trials else "none",
             f"{status.count('done', phase='evaluate')}/{status.n_seeds}",
             str(running or ""),
             str(status.count("pruned", phase="search") or ""),

@@ -77,13 +77,16 @@ def _chosen(status: StudyStatus, fixed: tuple[str, ...]) -> Chosen | None:
 
 
 def _search(status: StudyStatus) -> Search:
-    pairs = zip(status.trials, status.trial_runs, strict=True)
-    failed = [(trial, run) for trial, run in pairs if trial.state == "failed"]
+    tally = status.search
+    failures = Counter[str]()
+    for (state, failure), number in sorted(tally.ends.items(), key=str):
+        if state == "failed":
+            failures[failure or state] += number
     return Search(
         n_trials=status.n_trials,
-        n_ended=sum(trial.ended for trial in status.trials),
-        failures=dict(Counter(trial.failure or "failed" for trial, _ in failed)),
-        example=in_words(failed[0][1].id, failed[0][1].message) if failed else "",
+        n_ended=tally.n_ended,
+        failures=dict(failures),
+        example=in_words(tally.failed[0].id, tally.failed[0].message) if tally.failed else "",
     )
 
 

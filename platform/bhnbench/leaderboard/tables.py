@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from bhnbench.errors import InvalidSweepError, did_you_mean
 from bhnbench.leaderboard import wording
@@ -15,8 +15,8 @@ from bhnbench.leaderboard.exports import to_csv, to_json
 from bhnbench.leaderboard.wording import Column
 
 MAX_WIDTH = 100
-PADDING = 2  # right of a cell
-GAP = PADDING + 1  # between columns: rich puts one more blank
+MIN_TEXT = 8  # of a column of text, where there is little room
+GAP = 3  # between columns
 
 
 def render(board: Leaderboard, format_: str = "table") -> str:
@@ -76,29 +76,34 @@ def _items(lines: Sequence[str], width: int) -> list[str]:
 
 
 def _grid(columns: Sequence[Column], width: int) -> str:
-    """Columns side by side; colours only where a person looks at it."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    """Columns side by side; text that is too long goes on below.
 
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, PADDING, 0, 0), pad_edge=False, show_edge=False)
-    for column in columns:
-        grid.add_column(
-            column.title, justify="left" if column.is_text else "right", overflow="fold"
-        )
-    for cells in zip(*(column.cells for column in columns), strict=True):
-        grid.add_row(*cells)
-    console = Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=sys.stdout.isatty(),
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
-    with console.capture() as capture:
-        console.print(grid)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    Not a table of rich's, which takes as long as all else that a large leaderboard needs.
+    """
+    room = width - sum(column.width + GAP for column in columns) + GAP
+    widths = [max(c.width + min(room, 0), MIN_TEXT) if c.is_text else c.width for c in columns]
+    head, *body = zip(*((column.title, *column.cells) for column in columns), strict=True)
+    lines = [line for cells in body for line in _lines(columns, widths, cells)]
+    titles = _lines(columns, widths, head)
+    if sys.stdout.isatty():
+        titles = [f"\x1b[1m{line}\x1b[0m" for line in titles]
+    return "\n".join([*titles, "─" * (sum(widths) + GAP * (len(columns) - 1)), *lines])
+
+
+def _lines(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> list[str]:
+    """One row, in as many lines as it takes."""
+    from rich.cells import cell_len, chop_cells
+
+    pieces = [chop_cells(cell, size) or [""] for cell, size in zip(cells, widths, strict=True)]
+    lines = []
+    for parts in zip_longest(*pieces, fillvalue=""):
+        blanks = [" " * (n - cell_len(part)) for n, part in zip(widths, parts, strict=True)]
+        padded = [
+            part + blank if column.is_text else blank + part
+            for column, part, blank in zip(columns, parts, blanks, strict=True)
+        ]
+        lines.append((" " * GAP).join(padded).rstrip())
+    return lines
 
 
 def _markdown(board: Leaderboard) -> str:

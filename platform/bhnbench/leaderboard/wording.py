@@ -32,8 +32,10 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Characters of its longest line."""
-        return max(len(text) for text in (self.title, *self.cells))
+        """Of its longest line, on a terminal."""
+        from rich.cells import cell_len
+
+        return max(cell_len(text) for text in (self.title, *self.cells))
 
 
 def headings(board: Leaderboard, table: TaskTable) -> list[str]:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     DateTime,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -112,6 +113,11 @@ class RunRow(Base):
     """One execution; its key is unique, so that a run that is done is never done again."""
 
     __tablename__ = "runs"
+    __table_args__ = (
+        Index(
+            "ix_runs_seconds", "task_key", "state", "method_name", "fit_seconds", "score_seconds"
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(64), unique=True)
@@ -138,6 +144,9 @@ class TrialRow(Base):
     """One configuration tried in a study's search."""
 
     __tablename__ = "trials"
+    __table_args__ = (  # leads to a study's best trial, and answers what is counted by itself
+        Index("ix_trials_best", "study_id", "state", "value", "number", "failure"),
+    )
 
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -20,14 +20,25 @@ from bhnbench.ledger.models import (
     RunRow,
     StudyRow,
     SweepRow,
+    SweepStudyRow,
     TableRow,
     TrialRow,
 )  # fmt: skip
-from bhnbench.ledger.records import RunRecord, SweepRecord, TrialRecord
+from bhnbench.ledger.records import (
+    RunRecord,
+    StudyRecord,
+    SweepRecord,
+    SweepTitle,
+    Tally,
+    TrialRecord,
+    WarnedRun,
+)  # fmt: skip
 from bhnbench.ledger.rows import run_records, sweep_record, trial_record
+from bhnbench.ledger.tallies import tallies, warned_trial_runs
 from bhnbench.runs import Point
 
 CHUNK = 500  # keys a query; SQLite admits a limited number of parameters
+T = TypeVar("T")
 
 
 class Reading:
@@ -88,9 +99,13 @@ class Reading:
     @patient
     def study_ids(self, keys: Iterable[str]) -> dict[str, int]:
         """The ids of the known studies among ``keys``."""
+        wanted = list(keys)
+        found: dict[str, int] = {}
         with self._session() as session:
-            query = select(StudyRow.key, StudyRow.id).where(StudyRow.key.in_(list(keys)))
-            return dict(session.execute(query).all())
+            for chunk in _chunks(wanted):
+                query = select(StudyRow.key, StudyRow.id).where(StudyRow.key.in_(chunk))
+                found |= dict(session.execute(query).all())
+        return found
 
     @patient
     def sweeps(self) -> list[SweepRecord]:
@@ -100,15 +115,41 @@ class Reading:
             return [sweep_record(session, row) for row in rows]
 
     @patient
+    def find_sweep(self, reference: str | None = None) -> SweepRecord | None:
+        """The sweep of that name or number that was started last; None where there is none."""
+        query = select(SweepRow).order_by(SweepRow.started_at.desc()).limit(1)
+        if reference is not None:
+            number = int(reference) if reference.isdecimal() and len(reference) < 10 else None
+            exact = number if str(number) == reference else None
+            query = query.where((SweepRow.name == reference) | (SweepRow.id == exact))
+        with self._session() as session:
+            row = session.scalar(query)
+            return None if row is None else sweep_record(session, row)
+
+    @patient
+    def sweep_titles(self) -> list[SweepTitle]:
+        """All sweeps in a few words, the one started last first."""
+        columns = SweepRow.id, SweepRow.name, SweepStudyRow.task_label
+        query = (
+            select(*columns)
+            .outerjoin(SweepStudyRow, SweepStudyRow.sweep_id == SweepRow.id)
+            .order_by(SweepRow.started_at.desc(), SweepRow.id, SweepStudyRow.position)
+        )
+        with self._session() as session:
+            labels: dict[tuple[int, str], dict[str, None]] = {}
+            for sweep_id, name, label in session.execute(query):
+                labels.setdefault((sweep_id, name), {})[label] = None
+        return [SweepTitle(*sweep, list(tasks)) for sweep, tasks in labels.items()]
+
+    @patient
     def runs(self, keys: Iterable[str]) -> dict[str, RunRecord]:
         """The known runs among ``keys``."""
         wanted = list(dict.fromkeys(keys))
         found: dict[str, RunRecord] = {}
         with self._session() as session:
-            for start in range(0, len(wanted), CHUNK):
-                chunk = wanted[start : start + CHUNK]
-                rows = session.scalars(select(RunRow).where(RunRow.key.in_(chunk))).all()
-                found |= {record.key: record for record in self._records(session, rows)}
+            for chunk in _chunks(wanted):
+                records = self._records(session, RunRow.key.in_(chunk))
+                found |= {record.key: record for record in records}
         return found
 
     @patient
@@ -117,32 +158,31 @@ class Reading:
         wanted = list(ids)
         found: dict[int, RunRecord] = {}
         with self._session() as session:
-            for start in range(0, len(wanted), CHUNK):
-                chunk = wanted[start : start + CHUNK]
-                rows = session.scalars(select(RunRow).where(RunRow.id.in_(chunk))).all()
-                found |= {record.id: record for record in self._records(session, rows)}
+            for chunk in _chunks(wanted):
+                records = self._records(session, RunRow.id.in_(chunk))
+                found |= {record.id: record for record in records}
         return found
 
     @patient
     def find_runs(self, reference: str) -> list[RunRecord]:
         """The runs of that id, or whose key begins so."""
         with self._session() as session:
-            rows: Sequence[RunRow] = []
+            found: list[RunRecord] = []
             if reference.isdecimal() and len(reference) < 10:
-                rows = session.scalars(select(RunRow).filter_by(id=int(reference))).all()
-            if not rows and len(reference) >= 4:
+                found = self._records(session, RunRow.id == int(reference))
+            if not found and len(reference) >= 4:
                 matches = RunRow.key.startswith(reference.lower(), autoescape=True)
-                rows = session.scalars(select(RunRow).where(matches)).all()
-            return self._records(session, rows)
+                found = self._records(session, matches)
+            return found
 
     @patient
     def points(self, run_id: int) -> list[Point]:
         """What a run reported, step by step."""
         with self._session() as session:
-            rows = session.scalars(select(PointRow).filter_by(run_id=run_id))
+            columns = PointRow.step, PointRow.metric, PointRow.value
             steps: dict[int, dict[str, float]] = {}
-            for row in rows:
-                steps.setdefault(row.step, {})[row.metric] = row.value
+            for step, metric, value in session.execute(select(*columns).filter_by(run_id=run_id)):
+                steps.setdefault(step, {})[metric] = value
         return sorted(steps.items())
 
     @patient
@@ -153,29 +193,47 @@ class Reading:
             return {row.name: row.columns for row in rows}
 
     @patient
-    def mean_seconds(self) -> dict[tuple[str, str], float]:
-        """Mean duration of the done runs of each (task's digest, method's name)."""
+    def mean_seconds(self, task_keys: Iterable[str]) -> dict[tuple[str, str], float]:
+        """Mean duration of the done runs of each (task's digest, method's name) of these tasks."""
+        wanted = list(dict.fromkeys(task_keys))
+        names = RunRow.task_key, RunRow.method_name
+        seconds = func.avg(RunRow.fit_seconds + RunRow.score_seconds)
+        done = select(*names, seconds).where(RunRow.state == "done").group_by(*names)
+        found: dict[tuple[str, str], float] = {}
         with self._session() as session:
-            seconds = func.avg(RunRow.fit_seconds + RunRow.score_seconds)
-            names = RunRow.task_key, RunRow.method_name
-            query = select(*names, seconds).where(RunRow.state == "done").group_by(*names)
-            rows = session.execute(query)
-            return {(task, method): mean for task, method, mean in rows}
+            for chunk in _chunks(wanted):
+                for task, method, mean in session.execute(done.where(RunRow.task_key.in_(chunk))):
+                    found[task, method] = mean
+        return found
 
     @patient
     def trials(self, study_id: int, run_id: int | None = None) -> list[TrialRecord]:
         """A study's trials by number; with ``run_id`` only those that this run serves."""
         with self._session() as session:
-            query = select(TrialRow).filter_by(study_id=study_id).order_by(TrialRow.number)
+            query = select(TrialRow.__table__).where(TrialRow.study_id == study_id)
             if run_id is not None:
-                query = query.filter_by(run_id=run_id)
-            trials = [trial_record(row) for row in session.scalars(query)]
+                query = query.where(TrialRow.run_id == run_id)
+            rows = session.execute(query.order_by(TrialRow.number))
+            trials = [trial_record(row) for row in rows]
             searcher = session.scalar(select(StudyRow.driver_id).filter_by(id=study_id))
             under_way = [searcher for trial in trials if trial.state == "running"]
             left = searcher not in self._live(session, under_way)
         return [trial.as_left() for trial in trials] if left else trials
 
-    def _records(self, session: Session, rows: Sequence[RunRow]) -> list[RunRecord]:
+    @patient
+    def tallies(self, studies: Sequence[StudyRecord]) -> dict[int, Tally]:
+        """The first trials of each study, as many as its sweep has, counted; by study's id."""
+        with self._session() as session:
+            return tallies(session, studies, self._live(session, [None]))
+
+    @patient
+    def warned_trial_runs(self, studies: Sequence[StudyRecord]) -> dict[int, list[WarnedRun]]:
+        """The runs of these trials that carry warnings; by study's id."""
+        with self._session() as session:
+            return warned_trial_runs(session, studies)
+
+    def _records(self, session: Session, criterion: ColumnElement[bool]) -> list[RunRecord]:
+        rows = session.execute(select(RunRow.__table__).where(criterion)).all()
         live = self._live(session, [row.driver_id for row in rows if row.state == "running"])
         records = zip(run_records(session, rows), rows, strict=True)
         return [r if row.driver_id in live else r.as_left() for r, row in records]
@@ -185,3 +243,8 @@ class Reading:
         if not self._driven or not drivers:
             return set()
         return {None, *session.scalars(leases.alive(session))}
+
+
+def _chunks(wanted: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(wanted), CHUNK):
+        yield wanted[start : start + CHUNK]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from bhnbench.ledger.records import RunRecord, TrialRecord
+from bhnbench.ledger.ledger import Ledger
+from bhnbench.ledger.records import RunRecord, StudyRecord, TrialRecord
 from bhnbench.runs import Point, RunState
 from bhnbench.specs import Phase, StudySpec
 from bhnbench.statistics import summarize
@@ -25,6 +26,7 @@ STATUS = {
 PARENT = "mlflow.parentRunId"
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow refuses more
 MAX_POINTS = 1000  # steps of a curve; a picture shows no more
+CHUNK = 500  # trials whose runs are read together
 
 
 class StudyIdentity(NamedTuple):
@@ -134,12 +136,16 @@ class Child:
         return [value._replace(name=to_key(value.name)) for value in values]
 
 
-def children_of(status: StudyStatus) -> list[Child]:
-    """The trials and evaluation runs of a study that have ended."""
-    pairs = zip(status.trials, status.trial_runs, strict=True)
-    children = [Child(status.study, run, trial) for trial, run in pairs]
-    children += [Child(status.study, run, None) for run in status.evaluations]
-    return [child for child in children if child.state != "running"]
+def children_of(ledger: Ledger, record: StudyRecord, status: StudyStatus) -> Iterator[Child]:
+    """The trials and evaluation runs of a study that have ended; not all at once in memory."""
+    trials = [] if record.id is None else ledger.trials(record.id)
+    ended = [t for t in trials if t.number < record.n_trials and t.state != "running"]
+    for start in range(0, len(ended), CHUNK):
+        chunk = ended[start : start + CHUNK]
+        runs = ledger.run_ids({trial.run_id for trial in chunk})
+        yield from (Child(status.study, runs[trial.run_id], trial) for trial in chunk)
+    children = (Child(status.study, run, None) for run in status.evaluations)
+    yield from (child for child in children if child.state != "running")
 
 
 def study_identity(study: StudySpec) -> StudyIdentity:

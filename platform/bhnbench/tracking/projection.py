@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from bhnbench.ledger.ledger import Ledger
@@ -64,21 +64,21 @@ class Projection:
 
     def update_study(self, position: int) -> None:
         """Bring a study's summary up to date while its sweep goes on."""
-        studies = [self._sweep.studies[position]]
-        status = study_statuses(self._ledger, studies, self._sweep.n_seeds)[0]
-        self._ensure_study(status, "running")
+        record = self._sweep.studies[position]
+        status = study_statuses(self._ledger, [record], self._sweep.n_seeds)[0]
+        self._ensure_study(record, status, "running")
 
     def reconcile(self) -> SyncReport:
         """Send what is missing and repair what differs; leaves nothing RUNNING."""
         changes: list[bool] = []
         statuses = study_statuses(self._ledger, self._sweep.studies, self._sweep.n_seeds)
-        for status in statuses:
-            children = children_of(status)
-            if children:
-                self._ensure_parent(status.study, _span(children)[0])
+        for record, status in zip(self._sweep.studies, statuses, strict=True):
+            if status.n_ended:
+                self._ensure_parent(status.study, to_milliseconds(status.started_at))
+            children = children_of(self._ledger, record, status)
             changes += [self._ensure_child(child) for child in children]
-            if children or study_identity(status.study) in self._experiment.parents:
-                changes.append(self._ensure_study(status, study_state(status)))
+            if status.n_ended or study_identity(status.study) in self._experiment.parents:
+                changes.append(self._ensure_study(record, status, study_state(status)))
         if self._draw is not None:
             send_figures(self._experiment, self._sweep, statuses, self._draw)
         return SyncReport(sent=sum(changes), already=len(changes) - sum(changes))
@@ -142,17 +142,16 @@ class Projection:
             self._experiment.parents[study_identity(study)] = known
         return known
 
-    def _ensure_study(self, status: StudyStatus, state: StudyState) -> bool:
+    def _ensure_study(self, record: StudyRecord, status: StudyStatus, state: StudyState) -> bool:
         """Show a study as the ledger has it; returns whether that took anything."""
-        children = children_of(status)
-        start, end = _span(children)
+        start, end = to_milliseconds(status.started_at), to_milliseconds(status.finished_at)
         params = study_params(status)
         known = self._ensure_parent(status.study, start)
         if any(known.params.get(name, value) != value for name, value in params.items()):
             self._experiment.delete(known)  # MLflow changes no param
             del self._experiment.parents[study_identity(status.study)]
             known = self._ensure_parent(status.study, start)
-            for child in children:
+            for child in children_of(self._ledger, record, status):
                 self._ensure_child(child)
         changed = self._update(known, params, study_metrics(status), state)
         over = state != "running"
@@ -172,13 +171,6 @@ class Projection:
         tags = {"bhnbench.state": state}
         self._experiment.log(known, metrics=values, time=now, params=params, tags=tags)
         return True
-
-
-def _span(children: Sequence[Child]) -> tuple[int, int]:
-    """When the first of these began and the last ended."""
-    starts = [to_milliseconds(child.run.started_at) for child in children]
-    ends = [to_milliseconds(child.run.finished_at) for child in children]
-    return min(starts, default=0), max(ends, default=0)
 
 
 def _shows(known: Known, child: Child) -> bool:
