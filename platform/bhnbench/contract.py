@@ -68,7 +68,10 @@ class Problem:
 
 
 class Predictive(Protocol):
-    """What ``fit`` returns: samples of the network's outputs under the posterior. Picklable."""
+    """What ``fit`` returns: samples of the network's outputs under the posterior.
+
+    Picklable, and of classes of ``torch.nn`` and of plugins' packages: a checkpoint may hold it.
+    """
 
     def sample(
         self, inputs: torch.Tensor, n_samples: int, *, rng: torch.Generator
@@ -159,7 +162,11 @@ class Checkpoint(Protocol):
         """The state saved last, or None; random streams are set back with it."""
 
     def save(self, state: Any) -> None:  # noqa: ANN401
-        """Keep ``state`` (picklable)."""
+        """Keep ``state``: tensors, arrays, plain containers, and predictives.
+
+        It is read without running code, so it may hold objects of classes of ``torch.nn`` and of
+        the packages of installed plugins, but no functions.
+        """
 
 
 Table = Mapping[str, "np.ndarray"]  # column name -> values, all of one length

@@ -14,12 +14,12 @@ class PeakMemory:
     """
 
     def __init__(self, device: str) -> None:
-        self._cuda = device.startswith("cuda")
+        self._cuda = device if device.startswith("cuda") else None
         self._known = True
         if self._cuda:
             import torch
 
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_peak_memory_stats(self._cuda)
         else:
             try:
                 Path("/proc/self/clear_refs").write_text("5")
@@ -31,7 +31,7 @@ class PeakMemory:
         if self._cuda:
             import torch
 
-            return torch.cuda.max_memory_allocated() / _MIB
+            return torch.cuda.max_memory_allocated(self._cuda) / _MIB
         if not self._known:
             return None
         for line in Path("/proc/self/status").read_text().splitlines():

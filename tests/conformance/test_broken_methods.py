@@ -111,6 +111,7 @@ HalfDetached = changing(
 Centred = changing(
     "Centred", lambda inner, inputs, outputs: outputs - outputs.mean(1, keepdim=True)
 )
+HoldsAFunction = changing("HoldsAFunction", forget_eval_mode)
 Unpicklable = changing("Unpicklable", lambda inner, inputs, outputs: outputs)
 PoisonsInputs = changing("PoisonsInputs", poison_inputs)
 TrainsWhileSampling = changing("TrainsWhileSampling", forget_eval_mode)
@@ -263,6 +264,7 @@ BROKEN = [
     (Standardises, "problem_and_inputs_are_untouched", IMAGES, "changed train.inputs"),
     (PoisonsInputs, "problem_and_inputs_are_untouched", IMAGES, "changed validation.inputs"),
     (Remembers, "one_fit_leaves_nothing_to_the_next", {}, "earlier ones in the process"),
+    (HoldsAFunction, "predictive_can_be_kept", {}, "must fit in a checkpoint: a checkpoint"),
     (Unpicklable, "predictive_is_picklable", LINE, "must be picklable"),
     (Idle, "every_hyperparameter_changes_the_fit", {}, "'depth': .'deep', 'shallow'"),
     (Constant, "other_seed_other_samples", LINE, "must give other samples"),

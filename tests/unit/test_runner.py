@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from bhnbench import runner
+from bhnbench import checkpoints
 from bhnbench.contract import Prunable
+from bhnbench.devices import on_device
 from bhnbench.runner import execute
 from bhnbench.runs import RunResult
 from bhnbench.specs import RunSpec
@@ -74,7 +75,7 @@ def test_other_warnings_go_their_way() -> None:
 def test_a_run_that_goes_on_knows_what_it_warned_of_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0.0)
     path, breaks = tmp_path / "checkpoints" / "run.pt", tmp_path / "broken"
     broken = run("rounds", path=path, breaks=breaks)
     assert (broken.failure, len(broken.warnings)) == ("error", 2)
@@ -91,7 +92,7 @@ def test_what_a_predictive_can_do_it_can_do_on_a_device() -> None:
     for method, can in ((SparseVariationalDropout(), True), (MaximumLikelihood(), False)):
         rng = torch.Generator().manual_seed(0)
         predictive = method.fit(problem, rng=rng, report=lambda step, metrics: None)
-        wrapped = runner._on_device(predictive, "cpu")
+        wrapped = on_device(predictive, "cpu")
         assert isinstance(wrapped, Prunable) == can
         if can:
             assert wrapped.sparsity() == predictive.sparsity()

@@ -7,7 +7,6 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -118,11 +117,10 @@ class _Execution:
         self._reached.put(result)
 
     def _execute(self) -> RunResult:
-        checkpoint = self._work["checkpoint"]
         return execute(
             run_from_json(self._work["spec"]),
             listen=self._listen,
-            checkpoint_path=Path(checkpoint) if checkpoint else None,
+            checkpoint_path=self._work["checkpoint"],
             n_threads=self._work["n_threads"],
             device=self._work["device"],
         )

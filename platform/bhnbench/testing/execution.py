@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bhnbench.checkpoints import from_bytes, to_bytes
 from bhnbench.contract import Holdout, Outcome, Predictive, Problem, Report, Task
 from bhnbench.seeds import derive_seed, make_rng
 from bhnbench.testing.comparison import copy_of
@@ -116,7 +116,8 @@ class _Memory:
         recording = self._recording
         if recording.kept is None:
             return None
-        state, rng_state, points, recording.n_fits = pickle.loads(recording.kept)
+        content = from_bytes(recording.kept, trusted=[__name__])
+        state, rng_state, points, recording.n_fits = content
         recording.rng.set_state(rng_state)
         recording.listener.points[:] = points
         return state
@@ -124,7 +125,8 @@ class _Memory:
     def save(self, state: Any) -> None:  # noqa: ANN401
         recording = self._recording
         points = recording.listener.points
-        recording.kept = pickle.dumps((state, recording.rng.get_state(), points, recording.n_fits))
+        content = (state, recording.rng.get_state(), points, recording.n_fits)
+        recording.kept = to_bytes(content, trusted=[__name__])
         recording.n_saves += 1
         if recording.n_saves == recording.kill_after:
             raise KilledError

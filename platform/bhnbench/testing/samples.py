@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 import pytest
 import torch
 
+from bhnbench.checkpoints import from_bytes, to_bytes
 from bhnbench.contract import Method, Problem
 from bhnbench.space import Value
 from bhnbench.testing import fields
@@ -186,9 +187,26 @@ class SampleLaws:
             f"after others {gap(first, again)}"
         )
 
+    def test_predictive_can_be_kept(self) -> None:
+        """A checkpoint is read without running code: no functions in it, no strangers' classes."""
+        problem, method = self.problem(self.first_kind()), self.bound()
+        own = [type(method).__module__.partition(".")[0]]  # also where it is not registered yet
+        predictive = fit(method, problem)
+        try:
+            back = from_bytes(to_bytes(predictive, own), own)
+        except Exception as error:  # pickle raises whatever an object's hooks do
+            raise AssertionError(
+                f"{self.name}'s predictive must fit in a checkpoint: {error}"
+            ) from error
+        first, second = (draw(p, problem.validation.inputs) for p in (predictive, back))
+        assert same_bits(first, second), (
+            f"{self.name}: a predictive out of a checkpoint must sample the same, but "
+            f"{gap(first, second)}"
+        )
+
     @on_every_kind
     def test_predictive_is_picklable(self, kind: str) -> None:
-        """A task may keep it in its checkpoint."""
+        """It may be handed to another process."""
         problem = self.problem(kind)
         predictive = fit(self.bound(), problem)
         try:
