@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # what may name a sweep, and so a folder
+
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """A number of things, such as "1 run" or "2 studies"."""

@@ -23,6 +23,8 @@ COMMANDS = {
     "tasks": ("bhnbench.cli.plugins:tasks", "List the tasks, or describe one."),
     "data": ("bhnbench.cli.data:data", "List, fetch, check and find data sets."),
     "schema": ("bhnbench.cli.plugins:schema", "Print the JSON schema of the sweep file."),
+    "export": ("bhnbench.cli.transfer:export", "Write a ledger's rows to a file."),
+    "merge": ("bhnbench.cli.transfer:merge", "Take in the rows of another home's ledger."),
     "ui": ("bhnbench.cli.tracking:ui", "Open the MLflow UI over this home."),
     "sync": ("bhnbench.cli.tracking:sync", "Send MLflow what it does not have yet."),
 }

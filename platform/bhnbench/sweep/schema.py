@@ -11,8 +11,8 @@ from bhnbench.plugins import Kind, installed
 from bhnbench.space import Choice, ChoiceOrFile, fields_of
 from bhnbench.space import Field as PluginField
 from bhnbench.sweep.parameters import ParameterDocument
+from bhnbench.words import NAME
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MEMORY = r"^(\d+(?:\.\d+)?) ?(MiB|GiB|TiB)$"
 _GIB = {"MiB": 1 / 1024, "GiB": 1.0, "TiB": 1024.0}
 
