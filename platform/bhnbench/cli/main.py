@@ -25,6 +25,7 @@ COMMANDS = {
     "schema": ("bhnbench.cli.plugins:schema", "Print the JSON schema of the sweep file."),
     "export": ("bhnbench.cli.transfer:export", "Write a ledger's rows to a file."),
     "merge": ("bhnbench.cli.transfer:merge", "Take in the rows of another home's ledger."),
+    "gc": ("bhnbench.cli.gc:gc", "Remove what nothing refers to."),
     "ui": ("bhnbench.cli.tracking:ui", "Open the MLflow UI over this home."),
     "sync": ("bhnbench.cli.tracking:sync", "Send MLflow what it does not have yet."),
 }
