@@ -10,6 +10,7 @@
     │   ├── NoLedgerError         it is not there yet, or an older one: a sweep makes it
     │   └── LedgerAwayError       its server does not answer, or gave up a transaction
     ├── DataError                 a data set is missing, or not what it should be
+    ├── JobError                  a cluster takes no job, or knows none of that name
     └── RunError                  ends one run; the others go on
         ├── DivergedError         a loss or an output is no longer finite
         ├── UnsupportedError      the method says it cannot do this problem
@@ -66,6 +67,10 @@ class LedgerAwayError(LedgerError):
 
 class DataError(BhnbenchError):
     """A data set is missing, or its content is not what it should be."""
+
+
+class JobError(BhnbenchError):
+    """A cluster cannot be reached, refuses, or knows no such job."""
 
 
 class RunError(BhnbenchError):

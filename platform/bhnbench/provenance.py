@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import socket
 import subprocess
 import sys
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bhnbench.plugins import Plugin, find_plugin
 from bhnbench.specs import RunSpec
 
 PACKAGES = ("bhnbench", "torch", "numpy", "ray", "optuna", "scikit-learn")
+GIT_STATES = "git_states.json"  # beside the metadata of a package that a job took along
 
 
 def provenance_of(spec: RunSpec, device: str, n_threads: int) -> dict[str, Any]:
@@ -49,11 +51,22 @@ def _describe(plugin: Plugin) -> dict[str, Any]:
         "target": plugin.target,
         "package": f"{plugin.package} {plugin.package_version}",
         "source_digest": plugin.source_digest,
-        "git": _git_state(plugin.source_path.parent),
+        "git": git_state(plugin.source_path.parent) or _shipped_state(plugin),
     }
 
 
-def _git_state(folder: Path) -> dict[str, Any] | None:
+def _shipped_state(plugin: Plugin) -> dict[str, Any] | None:
+    """The state of the checkout that a job's code came from, told by whoever sent it."""
+    try:
+        text = distribution(plugin.package).read_text(GIT_STATES)
+    except PackageNotFoundError:
+        return None
+    states: dict[str, Any] = json.loads(text) if text else {}
+    module = f"{plugin.target.partition(':')[0]}."
+    return next((state for root, state in states.items() if module.startswith(f"{root}.")), None)
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
     """Commit of the checkout that holds ``folder``, and whether files differ from it."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or _git(folder, "ls-files", ".") in (None, ""):

@@ -10,6 +10,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def mebibytes(size: int) -> str:
+    """A number of bytes, such as "1.5 MiB"."""
+    return f"{size / 2**20:.1f} MiB"
+
+
 def one_line(text: object) -> str:
     """Text in one line that every database and terminal can hold."""
     words = " ".join(str(text).replace("\0", "").split())

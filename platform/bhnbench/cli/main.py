@@ -12,6 +12,10 @@ from bhnbench.interrupts import INTERRUPTED, interrupts_deferred
 
 COMMANDS = {
     "sweep": ("bhnbench.cli.sweep:sweep", "Run what is left of a sweep."),
+    "submit": ("bhnbench.cli.jobs:submit", "Run a sweep as a job of a Ray cluster."),
+    "jobs": ("bhnbench.cli.jobs:jobs", "List the sweeps submitted to a cluster."),
+    "logs": ("bhnbench.cli.jobs:logs", "Print or follow what a job prints."),
+    "stop": ("bhnbench.cli.jobs:stop", "End a job, which saves what it is at."),
     "plan": ("bhnbench.cli.sweep:plan", "Show what a sweep would run."),
     "run": ("bhnbench.cli.run:run", "Run one method on one task, here and now."),
     "status": ("bhnbench.cli.status:status", "Show where each study of a sweep stands."),
