@@ -158,7 +158,7 @@ def test_too_much_is_refused_and_the_largest_files_named(outside: Path, tmp_path
     with pytest.raises(JobError) as caught:
         shipment.pack(tmp_path / "job.zip", limit=2 * 2**20)
     said = str(caught.value)
-    assert re.match(r"what a job .* at most 2\.0 MiB packed, but is 3\.\d MiB; have", said)
+    assert re.match(r"what a job .* below 2\.0 MiB packed, but is 3\.\d MiB; have", said)
     assert "$BHNBENCH_DATA say: my_lab/deep/vocabulary.txt (3.0 MiB), bhnbench" in said
 
 

@@ -33,6 +33,12 @@ SHOWN = 5  # of the files that are left out
 LOCAL_HEAD = "http://127.0.0.1:8265"
 
 
+def _use(_ctx: click.Context, _param: click.Parameter, address: str) -> str:
+    """Tell the engine that this process has no cluster of its own, so needs no token for one."""
+    os.environ["RAY_ADDRESS"] = address
+    return address.rstrip("/")
+
+
 def address_option(command: F) -> F:
     """``--address URL``."""
     return click.option(
@@ -41,6 +47,7 @@ def address_option(command: F) -> F:
         envvar="RAY_API_SERVER_ADDRESS",
         default=LOCAL_HEAD,
         help=f"The cluster's dashboard.  [default: $RAY_API_SERVER_ADDRESS, else {LOCAL_HEAD}]",
+        callback=_use,
     )(command)
 
 
@@ -96,17 +103,16 @@ def submit(
 
         click.echo(render_manifest(to, document, file, overrides), nl=False)
         return
-    os.environ["RAY_ADDRESS"] = address  # no cluster of this process's own, so no token either
     with interrupts_deferred():
         from bhnbench.engine.environment import job_environment
         from bhnbench.engine.shipping import gather
 
     environment = job_environment(os.environ, home=home, cluster_env=cluster_env)
+    cluster = _connect(address)
     shipment = gather(document)
     with TemporaryDirectory(prefix="bhnbench-") as folder:
         archive = Path(folder) / "job.zip"
         size = shipment.pack(archive)
-        cluster = _connect(address)
         id_ = cluster.submit(document.name, archive, environment)
     _tell_taken(shipment, size, environment)
     click.echo(f"follow it with: {_command('logs', id_, '--follow', address=address)}", err=True)
@@ -118,18 +124,23 @@ def submit(
 
 def _connect(address: str) -> Jobs:
     """The jobs of a cluster; warns where anybody could start some."""
-    os.environ["RAY_ADDRESS"] = address  # no cluster of this process's own, so no token either
-    with interrupts_deferred():
-        from bhnbench.engine.jobs import Jobs
+    from bhnbench.engine.head import identify
 
-    cluster = Jobs(address)
-    if not cluster.asks_for_token:
+    headers = identify(address)
+    if not headers:
         click.echo(
-            f"warning: {cluster.address} asks for no token: whoever reaches it can run programs "
-            "on the cluster; start its head with RAY_AUTH_MODE=token",
+            f"warning: {address} asks for no token: whoever reaches it can run programs on the "
+            "cluster; start its head with RAY_AUTH_MODE=token",
             err=True,
         )
-    return cluster
+    try:
+        with interrupts_deferred():
+            from bhnbench.engine.jobs import Jobs
+    except ModuleNotFoundError as error:
+        raise JobError(
+            f"jobs need the Python package {error.name}; pip install 'bhnbench[cluster]'"
+        ) from None
+    return Jobs(address, headers)
 
 
 def _tell_taken(shipment: Shipment, size: int, environment: Mapping[str, str]) -> None:

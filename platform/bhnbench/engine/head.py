@@ -16,10 +16,13 @@ REFUSED = (401, 403)  # no token, a wrong one
 TOKEN = "in RAY_AUTH_TOKEN, in the file RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token"
 
 
-def identify(address: str) -> tuple[dict[str, str], bool]:
-    """The headers that a head wants, and whether it asks for a token at all.
+def identify(address: str) -> dict[str, str]:
+    """The headers with which a head lets in; none where it lets in everybody.
 
     The token is shown to a head that asks for one, and to no other.
+
+    Raises:
+        JobError: nobody answers there, or the token is missing or wrong.
     """
     if urlsplit(address).scheme not in ("http", "https"):
         raise JobError(
@@ -27,11 +30,11 @@ def identify(address: str) -> tuple[dict[str, str], bool]:
             f"but is {address}"
         )
     if _status(address, {}) not in REFUSED:
-        return {}, False
+        return {}
     headers = {"Authorization": f"Bearer {_token(address)}"}
     if _status(address, headers) in REFUSED:
         raise JobError(f"{address}: the head refuses the token: it must be the head's own {TOKEN}")
-    return headers, True
+    return headers
 
 
 def _status(address: str, headers: Mapping[str, str]) -> int:

@@ -16,9 +16,9 @@ from typing import Any
 
 import aiohttp
 import requests
+from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from bhnbench.engine.head import ANSWER_SECONDS, identify
 from bhnbench.engine.shipping import SWEEP_FILE
 from bhnbench.errors import JobError
 
@@ -58,19 +58,19 @@ class Jobs:
 
     Args:
         address: of the head's dashboard, such as http://head:8265.
+        headers: with which it lets in; see ``head.identify``.
 
     Raises:
-        JobError: nobody answers there, or the token is missing or wrong.
+        JobError: the cluster does not let in.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         self.address = address.rstrip("/")
         for name in ("modules.dashboard_sdk", "modules.job.sdk"):
             logging.getLogger(f"ray.dashboard.{name}").setLevel(logging.ERROR)  # it tells all
-        headers, self.asks_for_token = identify(self.address)
         # Ray prefers what the environment says to what it is told.
         os.environ["RAY_API_SERVER_ADDRESS"] = self.address
-        self._client = JobSubmissionClient(self.address, headers=headers)
+        self._client = self._ask(JobSubmissionClient, self.address, headers=dict(headers))
 
     def submit(self, sweep: str, archive: Path, environment: Mapping[str, str]) -> str:
         """Start a sweep on the cluster and return the job's id at once.
@@ -143,7 +143,7 @@ class Jobs:
     def stop(self, job: Job) -> Job:
         """End a job, and wait until it has saved what it was doing."""
         self._ask(self._client.stop_job, job.id)
-        until = time.monotonic() + SAVING_SECONDS + ANSWER_SECONDS
+        until = time.monotonic() + SAVING_SECONDS + 10
         while not (job := self.find(job.id)).ended and time.monotonic() < until:
             time.sleep(0.2)
         return job
@@ -156,7 +156,7 @@ class Jobs:
     ) -> Any:  # noqa: ANN401 - what Ray answers
         try:
             return question(*arguments, **named)
-        except (RuntimeError, ConnectionError, requests.RequestException) as error:
+        except (RayError, RuntimeError, ConnectionError, requests.RequestException) as error:
             raise JobError(f"{self.address}: {_first_line(error)}") from None
 
 

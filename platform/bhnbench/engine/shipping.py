@@ -60,11 +60,11 @@ class Shipment:
                 packed.writestr(entry, content if isinstance(content, bytes) else _read(content))
             sizes = {entry.filename: entry.compress_size for entry in packed.infolist()}
         size = archive.stat().st_size
-        if size > limit:
+        if size >= limit:
             largest = sorted(sizes, key=lambda name: -sizes[name])[:LARGEST]
             named = ", ".join(f"{name} ({mebibytes(sizes[name])})" for name in largest)
             raise JobError(
-                f"what a job takes along must be at most {mebibytes(limit)} packed, but is "
+                f"what a job takes along must be below {mebibytes(limit)} packed, but is "
                 f"{mebibytes(size)}; have the largest on every node instead, below $BHNBENCH_DATA "
                 f"say: {named}"
             )
