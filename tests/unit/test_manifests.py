@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from bhnbench.cluster.manifests import image_for, kubernetes_name, render_manifest
-from bhnbench.cluster.shape import MOST_NODES, RUNS_A_NODE, shape_of
+from bhnbench.cluster.shape import MOST_NODES, RAY_GIB, RUNS_A_NODE, shape_of
 from bhnbench.errors import BhnbenchError
-from bhnbench.sweep.document import Resources, Sweep, read_sweep
+from bhnbench.sweep.document import Sweep, read_sweep
 
 SWEEP = """\
 name: Digits.and_Moons
@@ -34,8 +34,9 @@ def rendered(kind: str, file: Path, *overrides: str) -> str:
     return render_manifest(kind, read_sweep(file, overrides), file, overrides)
 
 
-def sized(sweep: Sweep, **resources: float) -> Sweep:
-    return replace(sweep, resources=Resources(**{"cpu": 1, "gpu": 0, **resources}))
+def asking(file: Path, resources: str) -> Sweep:
+    file.write_text(SWEEP.replace("{cpu: 2, gpu: 0}", resources))
+    return read_sweep(file)
 
 
 def test_a_rayjob_carries_the_sweep_file_and_the_overrides(file):
@@ -96,31 +97,37 @@ def test_names_are_those_that_kubernetes_takes(file):
 @pytest.mark.parametrize(
     ("resources", "shape"),
     [
-        ({"cpu": 2}, (RUNS_A_NODE, 2 * RUNS_A_NODE, 0)),
-        ({"gpu": 0.25}, (4, 4, 1)),
-        ({"gpu": 0.1}, (10, 10, 1)),
-        ({"gpu": 0.3, "cpu": 2}, (3, 6, 1)),
-        ({"gpu": 2, "cpu": 4}, (1, 4, 2)),
+        ("{cpu: 2}", (RUNS_A_NODE, 2 * RUNS_A_NODE, 0)),
+        ("{gpu: 0.25}", (4, 4, 1)),
+        ("{gpu: 0.1}", (10, 10, 1)),
+        ("{gpu: 0.3, cpu: 2}", (3, 6, 1)),
+        ("{gpu: 2, cpu: 4}", (1, 4, 2)),
     ],
 )
 def test_nodes_are_filled_without_a_rest(file, resources, shape):
-    found = shape_of(sized(read_sweep(file), **resources))
+    found = shape_of(asking(file, resources))
     assert (found.runs, found.cpus, found.gpus) == shape
 
 
+def test_nodes_fit_the_largest_request(file):
+    own = "[{name: mc_dropout, resources: {gpu: 0.5, memory: 6}}, maximum_likelihood]"
+    file.write_text(SWEEP.replace("[mc_dropout, maximum_likelihood]", own))
+    found = shape_of(read_sweep(file))
+    assert (found.runs, found.cpus, found.gpus) == (2, 4, 1)
+    assert found.memory_gib == 2 * 6 + RAY_GIB
+
+
 def test_there_are_no_more_nodes_than_runs_fill(file):
-    sweep = read_sweep(file)  # 10 runs
-    assert shape_of(sized(sweep)).n_nodes == 2
-    assert shape_of(sized(sweep, gpu=1)).n_nodes == MOST_NODES
+    assert shape_of(asking(file, "{}")).n_nodes == 2  # of 10 runs
+    assert shape_of(asking(file, "{gpu: 1}")).n_nodes == MOST_NODES
 
 
 def test_the_image_is_one_with_gpus_where_runs_need_them(file, monkeypatch):
     monkeypatch.delenv("BHNBENCH_IMAGE", raising=False)
-    sweep = read_sweep(file)
-    assert image_for(shape_of(sized(sweep))).endswith("-cpu")
-    assert image_for(shape_of(sized(sweep, gpu=0.5))).endswith("-gpu")
+    assert image_for(shape_of(asking(file, "{}"))).endswith("-cpu")
+    assert image_for(shape_of(asking(file, "{gpu: 0.5}"))).endswith("-gpu")
     monkeypatch.setenv("BHNBENCH_IMAGE", "registry.example/mine:1")
-    assert image_for(shape_of(sweep)) == "registry.example/mine:1"
+    assert image_for(shape_of(asking(file, "{}"))) == "registry.example/mine:1"
 
 
 def test_a_shared_folder_is_mounted_where_the_sweep_expects_it(file):
