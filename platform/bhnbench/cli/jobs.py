@@ -23,7 +23,7 @@ from bhnbench.cli.options import (
 from bhnbench.cli.sweep import file_argument, set_option
 from bhnbench.errors import JobError
 from bhnbench.interrupts import interrupts_deferred
-from bhnbench.words import counted, mebibytes
+from bhnbench.words import counted, mebibytes, one_line
 
 if TYPE_CHECKING:
     from bhnbench.engine.jobs import Job, Jobs
@@ -205,6 +205,8 @@ def logs(job: str, address: str, follow: bool) -> None:
         return
     ended = cluster.follow(found, lambda text: click.echo(text, nl=False))
     click.echo(f"{ended.id}: {_status(ended)}", err=True)
+    if ended.status == "failed" and ended.exit_code is None:  # its driver never ran
+        raise JobError(f"{ended.id}: {one_line(ended.message)}")
     if ended.status == "failed":
         raise SystemExit(ended.exit_code or 1)
 
@@ -229,7 +231,7 @@ def _status(job: Job) -> str:
     """How a job stands, in a word or two."""
     if job.exit_code == 3:
         return "finished, some runs failed"
-    return job.status if not job.exit_code else f"{job.status} (exit code {job.exit_code})"
+    return f"{job.status} (exit code {job.exit_code})" if job.exit_code else job.status
 
 
 def _content(job: Job) -> dict[str, Any]:
@@ -240,6 +242,7 @@ def _content(job: Job) -> dict[str, Any]:
         "sweep": job.sweep,
         "status": job.status,
         "exit_code": job.exit_code,
+        "message": job.message,
         **told,
         "seconds": job.seconds,
     }

@@ -143,20 +143,30 @@ def _installed_files(found: Distribution) -> Iterator[tuple[str, Path]]:
 
 def _roots(found: Distribution) -> Iterator[tuple[str, Path]]:
     """The packages and modules that its entry points name, outermost first: name and place."""
+    ours = {e.module for e in found.entry_points if e.group.startswith("bhnbench.")}
     for module in sorted({entry.module for entry in found.entry_points}):
-        parts = module.split(".")
-        for depth in range(1, len(parts) + 1):  # past namespaces, which are nobody's folder
-            name = ".".join(parts[:depth])
-            try:
-                spec = importlib.util.find_spec(name)
-            except ImportError:
-                spec = None
-            if spec is None:
-                raise JobError(f"{module} of the package {found.name} cannot be found; install it")
-            if spec.origin is not None:
-                path = Path(spec.origin)
-                yield name, path.parent if spec.submodule_search_locations else path
-                break
+        root = _root(module)
+        if root is not None:
+            yield root
+        elif module in ours:
+            raise JobError(
+                f"{module} of the package {found.name} cannot be found; install it here"
+            )
+
+
+def _root(module: str) -> tuple[str, Path] | None:
+    """The outermost package that holds a module, or the module; not imported."""
+    parts = module.split(".")
+    for depth in range(1, len(parts) + 1):  # past namespaces, which are nobody's folder
+        name = ".".join(parts[:depth])
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):  # ValueError: a module that was made by hand
+            return None
+        if spec is not None and spec.origin is not None:
+            path = Path(spec.origin)
+            return name, path.parent if spec.submodule_search_locations else path
+    return None
 
 
 def _add_source(shipment: Shipment, module: str, path: Path) -> None:
