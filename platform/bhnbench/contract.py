@@ -232,6 +232,7 @@ class DataSource(ABC):
     doc: str  # "Name: what it holds."
     origin: str  # who made it, and under which licence where one is stated
     files: Sequence[DataFile]  # none: it comes with an installed package
+    mirrors: Sequence[str] = ()  # URLs, where known; to one that ends in a slash a name is added
 
     @property
     @abstractmethod

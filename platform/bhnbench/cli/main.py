@@ -31,6 +31,7 @@ COMMANDS = {
     "merge": ("bhnbench.cli.transfer:merge", "Take in the rows of another home's ledger."),
     "gc": ("bhnbench.cli.gc:gc", "Remove what nothing refers to."),
     "ui": ("bhnbench.cli.tracking:ui", "Open the MLflow UI over this home."),
+    "doctor": ("bhnbench.cli.doctor:doctor", "Check that everything is in place for a sweep."),
     "sync": ("bhnbench.cli.tracking:sync", "Send MLflow what it does not have yet."),
 }
 
