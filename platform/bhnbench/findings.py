@@ -50,6 +50,22 @@ class Check:
         return Finding(self.group, self.name, verdict.state, verdict.found, verdict.fix)
 
 
+class InTurn:
+    """Looks of which each needs that the ones before it found no fault."""
+
+    def __init__(self) -> None:
+        self._broken = ""
+
+    def look(self, name: str, look: Callable[[], Verdict]) -> Verdict:
+        """Look, unless an earlier look failed."""
+        if self._broken:
+            return skipped(f"{self._broken} failed")
+        verdict = _guarded(look)
+        if verdict.state == "failed":
+            self._broken = name
+        return verdict
+
+
 def ok(found: str) -> Verdict:
     """All is well."""
     return Verdict("ok", found)

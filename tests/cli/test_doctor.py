@@ -53,12 +53,15 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("stranger", None)
 
 
-def test_every_row_is_shown_at_fault(tmp_path: Path) -> None:
+def test_every_row_is_shown_at_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "".join(path.read_text() for path in TESTS.glob("*/test_doctor*.py"))
     shown = set(re.findall(r'broken\(\s*"([^"]+)"', text))
-    file = SweepFile(tmp_path / "sweep.yaml", ())
-    checks = list(all_checks(file, Home(tmp_path)))
-    assert {f"{check.group}: {check.name}" for check in checks} == shown
+    rows = set()
+    for uri in ("sqlite:///mlflow.db", "http://mlflow"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        file = SweepFile(tmp_path / "sweep.yaml", ())
+        rows |= {f"{check.group}: {check.name}" for check in all_checks(file, Home(tmp_path))}
+    assert rows == shown
 
 
 def test_all_is_well(sweep_yaml: Path) -> None:

@@ -9,6 +9,7 @@ from bhnbench.doctor import ledger, machine, plugins
 from bhnbench.doctor.sweep_file import SweepFile
 from bhnbench.findings import Check
 from bhnbench.home import Home
+from bhnbench.tracking import diagnosis as mlflow
 
 
 def all_checks(file: SweepFile, home: Home) -> Iterator[Check]:
@@ -18,3 +19,4 @@ def all_checks(file: SweepFile, home: Home) -> Iterator[Check]:
     yield from file.checks()
     yield from home_group.checks(home)
     yield from ledger.checks(home)
+    yield from mlflow.checks(home)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bhnbench.findings import Check, Verdict, failed, ok, skipped
+from bhnbench.findings import Check, InTurn, Verdict, failed, ok, skipped
 from bhnbench.home import Home
 from bhnbench.tracking.addresses import parse, reason, shown
 
@@ -32,9 +32,10 @@ FIXES = {  # what a server's message says -> what to do
 def checks(home: Home) -> Iterator[Check]:
     """Each says what it needs of the one before it."""
     looks = {"address": address, "connection": connection, "tables": tables, "writing": writing}
-    in_turn = _InTurn(home)
+    turn = InTurn()
     for name, look in looks.items():
-        yield Check(GROUP, name, partial(in_turn.look, name, look), seconds=3 * ANSWER_SECONDS)
+        told = partial(turn.look, name, partial(_told, look, home))
+        yield Check(GROUP, name, told, seconds=3 * ANSWER_SECONDS)
 
 
 def address(home: Home) -> Verdict:
@@ -123,25 +124,13 @@ class _AwayError(Exception):
     """The database does not let us in, or not do that."""
 
 
-class _InTurn:
-    """The looks, of which each needs that the ones before it found no fault."""
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._broken = ""
-
-    def look(self, name: str, look: Callable[[Home], Verdict]) -> Verdict:
-        """Look, unless an earlier look failed."""
-        if self._broken:
-            return skipped(f"{self._broken} failed")
-        try:
-            verdict = look(self._home)
-        except _AwayError as away:
-            fix = next(fix for words, fix in FIXES.items() if words in str(away))
-            verdict = failed(str(away), fix)
-        if verdict.state == "failed":
-            self._broken = name
-        return verdict
+def _told(look: Callable[[Home], Verdict], home: Home) -> Verdict:
+    """The look, with the database's own words where it refuses."""
+    try:
+        return look(home)
+    except _AwayError as away:
+        fix = next(fix for words, fix in FIXES.items() if words in str(away))
+        return failed(str(away), fix)
 
 
 def _to_be_made(home: Home) -> bool:

@@ -8,6 +8,7 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+LATER = "a sweep runs without, and `bhnbench sync` sends it all later"
 LENGTH = 200  # of a reason: one line of a terminal or two
 
 
