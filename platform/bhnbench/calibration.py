@@ -10,13 +10,13 @@ DivergedError where a number is not finite.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from bhnbench.contract import Metric
 from bhnbench.errors import DivergedError
+from bhnbench.mixture_distance import mean_abs, mean_distance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,36 +33,31 @@ CALIBRATION_ERROR = Metric(
 )
 
 _N_LEVELS = 99  # 1, 2, ..., 99 %
-_BLOCK = 8  # samples paired with all others at once
-_ELEMENTS = 2**16  # of a temporary tensor: half a MiB, so that a cache holds a few
 
 
 def crps_mixture(means: torch.Tensor, sds: torch.Tensor, targets: torch.Tensor) -> float:
     """Mean continuous ranked probability score of the mixture, in the targets' unit.
 
-    E|X - y| - E|X - X'| / 2 in closed form: Grimit, Gneiting, Berrocal and Johnson (2006), "The
-    continuous ranked probability score for circular variables and its application to mesoscale
-    forecast ensemble verification", equation 5. All pairs of samples are visited, in bounded
-    memory: the time grows with the square of their number.
+    E|X - y| - E|X - X'| / 2: Grimit, Gneiting, Berrocal and Johnson (2006), "The continuous ranked
+    probability score for circular variables and its application to mesoscale forecast ensemble
+    verification", equation 5. Both terms are exact to rounding.
     """
     means, sds, targets = _flat(means, sds, targets)
-    n = max(1, _ELEMENTS // (_BLOCK * len(means)))
-    parts = torch.split(means, n, 1), torch.split(sds, n, 1), torch.split(targets, n)
-    chunks = zip(*parts, strict=True)
-    return sum(_crps(*chunk).sum().item() for chunk in chunks) / len(targets)
+    variances = sds.square()
+    from_targets = mean_abs(means - targets, variances).mean(0)
+    return (from_targets - 0.5 * mean_distance(means, variances)).mean().item()
 
 
 def coverage(means: torch.Tensor, sds: torch.Tensor, targets: torch.Tensor, level: float) -> float:
     """Share of targets within the mixture's central interval of mass ``level``, in %."""
-    values = pit(means, sds, targets)
-    return 100 * ((values - 0.5).abs() <= level / 2).double().mean().item()
+    return _coverage(pit(means, sds, targets), level)
 
 
 def coverage_error(
     means: torch.Tensor, sds: torch.Tensor, targets: torch.Tensor, level: float
 ) -> float:
     """Distance of the coverage to ``level``, in %; a coverage has no better direction."""
-    return abs(coverage(means, sds, targets, level) - 100 * level)
+    return _coverage_error(pit(means, sds, targets), level)
 
 
 def calibration_error(means: torch.Tensor, sds: torch.Tensor, targets: torch.Tensor) -> float:
@@ -71,8 +66,7 @@ def calibration_error(means: torch.Tensor, sds: torch.Tensor, targets: torch.Ten
     Over the levels of ``calibration_table``. Kuleshov, Fenner and Ermon (2018), "Accurate
     uncertainties for deep learning using calibrated regression", sum squares over few levels.
     """
-    table = calibration_table(means, sds, targets)
-    return float(abs(table["observed"] - table["expected"]).mean())
+    return _calibration_error(calibration_table(means, sds, targets))
 
 
 def calibration_table(
@@ -83,13 +77,21 @@ def calibration_table(
     Returns:
         ``expected`` and ``observed``, in %.
     """
-    values = pit(means, sds, targets).sort().values
-    expected = torch.arange(1, _N_LEVELS + 1, dtype=values.dtype, device=values.device)
-    n_below = torch.searchsorted(values, expected / (_N_LEVELS + 1), right=True)
-    return {
-        "expected": expected.cpu().numpy(),
-        "observed": (100 * n_below.double() / len(values)).cpu().numpy(),
+    return _table(pit(means, sds, targets))
+
+
+def calibration_scores(
+    means: torch.Tensor, sds: torch.Tensor, targets: torch.Tensor
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The coverage errors, the calibration error and its table, from one pass over the mixture."""
+    values = pit(means, sds, targets)
+    table = _table(values)
+    scores = {
+        COVERAGE_ERROR_50.name: _coverage_error(values, 0.5),
+        COVERAGE_ERROR_90.name: _coverage_error(values, 0.9),
+        CALIBRATION_ERROR.name: _calibration_error(table),
     }
+    return scores, table
 
 
 def pit(means: torch.Tensor, sds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -102,30 +104,26 @@ def pit(means: torch.Tensor, sds: torch.Tensor, targets: torch.Tensor) -> torch.
     return probabilities.mean(0)
 
 
-def _crps(means: torch.Tensor, sds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    distances = means - targets
-    return _mean_abs(distances, sds.square()).mean(0) - 0.5 * _mean_distance(means, sds.square())
+def _coverage(values: torch.Tensor, level: float) -> float:
+    return 100 * ((values - 0.5).abs() <= level / 2).double().mean().item()
 
 
-def _mean_distance(means: torch.Tensor, variances: torch.Tensor) -> torch.Tensor:
-    """E|X - X'| of two draws from the mixture of each column."""
-    total = means.new_zeros(means.shape[1])
-    for start in range(0, len(means), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        distance = _mean_abs(
-            means[rows, None] - means[start:], variances[rows, None] + variances[start:]
-        )
-        n_rows = len(distance)  # pairs beyond the block stand for their mirror images too
-        total += distance[:, :n_rows].sum((0, 1)) + 2 * distance[:, n_rows:].sum((0, 1))
-    return total / len(means) ** 2
+def _coverage_error(values: torch.Tensor, level: float) -> float:
+    return abs(_coverage(values, level) - 100 * level)
 
 
-def _mean_abs(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-    """E|X| of a Gaussian: 2 sd phi(mean / sd) + mean (2 Phi(mean / sd) - 1)."""
-    width = variance.mul(2).sqrt_()
-    z = mean / _positive(width)
-    from_mean = z.erf().mul_(mean)
-    return from_mean.addcmul_(z.square_().neg_().exp_(), width, value=1 / math.sqrt(math.pi))
+def _table(values: torch.Tensor) -> dict[str, np.ndarray]:
+    values = values.sort().values
+    expected = torch.arange(1, _N_LEVELS + 1, dtype=values.dtype, device=values.device)
+    n_below = torch.searchsorted(values, expected / (_N_LEVELS + 1), right=True)
+    return {
+        "expected": expected.cpu().numpy(),
+        "observed": (100 * n_below.double() / len(values)).cpu().numpy(),
+    }
+
+
+def _calibration_error(table: dict[str, np.ndarray]) -> float:
+    return float(abs(table["observed"] - table["expected"]).mean())
 
 
 def _positive(sd: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,9 @@ from bhnbench.calibration import (
     CALIBRATION_ERROR,
     COVERAGE_ERROR_50,
     COVERAGE_ERROR_90,
-    calibration_error,
-    coverage_error,
+    calibration_scores,
 )
+from bhnbench.contract import Table
 from bhnbench.metrics import LOG_LIKELIHOOD, RMSE
 from bhnbench_tasks.figures.lines import DrawLines, Panel
 
@@ -31,8 +31,8 @@ draw_calibration = DrawLines(
 
 def regression_scores(
     means: torch.Tensor, sds: torch.Tensor, targets: torch.Tensor
-) -> dict[str, float]:
-    """The value of each of ``METRICS``, in the unit of the targets.
+) -> tuple[dict[str, float], Table]:
+    """The value of each of ``METRICS``, in the unit of the targets, and the calibration diagram.
 
     Args:
         means: of the mixture's Gaussians, one a posterior sample: ``(n_samples, n, 1)`` float64.
@@ -41,10 +41,9 @@ def regression_scores(
     """
     standardised = (targets - means) / sds
     log_densities = -0.5 * standardised.square() - sds.log() - 0.5 * math.log(2 * math.pi)
+    scores, table = calibration_scores(means, sds, targets)
     return {
         "log_likelihood": metrics.mixture_log_likelihood(log_densities.squeeze(-1)),
         "rmse": metrics.rmse(means.mean(0), targets),
-        "coverage_error_50": coverage_error(means, sds, targets, 0.5),
-        "coverage_error_90": coverage_error(means, sds, targets, 0.9),
-        "calibration_error": calibration_error(means, sds, targets),
-    }
+        **scores,
+    }, table

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 
-from bhnbench.calibration import calibration_table
 from bhnbench.contract import (
     Checkpoint,
     Draw,
@@ -128,12 +127,13 @@ class ToyRegression(Task):
         means, sds = self._predict(predictive, scaling, scored.inputs, score_rng)
         grid = torch.linspace(*curve.shown, N_GRID).unsqueeze(-1)
         band = predictive_band(curve, grid, *self._predict(predictive, scaling, grid, grid_rng))
+        scores, calibration = regression_scores(means, sds, scored.targets)
         return Outcome(
-            scores=regression_scores(means, sds, scored.targets) | doubt(curve, band),
+            scores=scores | doubt(curve, band),
             tables={
                 "predictive_band": {name: column.numpy() for name, column in band.items()},
                 "training_points": _columns(train),
-                "calibration": calibration_table(means, sds, scored.targets),
+                "calibration": calibration,
             },
         )
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from bhnbench.calibration import CRPS, calibration_table, crps_mixture
+from bhnbench.calibration import CRPS, crps_mixture
 from bhnbench.contract import (
     Checkpoint,
     Draw,
@@ -26,7 +26,7 @@ from bhnbench.contract import (
 )
 from bhnbench.likelihoods import Gaussian
 from bhnbench.space import Choice, Float, Int, setting
-from bhnbench_tasks.datasets.order import shuffled
+from bhnbench_tasks.datasets.order import order_by_hash
 from bhnbench_tasks.datasets.tables import (
     TABLES,
     RegressionTable,
@@ -181,7 +181,7 @@ class _Fold:
     @classmethod
     def cut(cls, table: RegressionTable, k: int, validation_share: float) -> _Fold:
         known = table.train(k)
-        order = torch.tensor(shuffled(len(known), salt=f"validation of split {k}, row "))
+        order = order_by_hash(len(known), f"validation of split {k}, row ")
         n_train = len(order) - max(round(validation_share * len(order)), 1)
         train, validation = (
             Split(known.inputs[rows], known.targets[rows])
@@ -201,12 +201,13 @@ class _Fold:
         scored = self.validation if holdout == "validation" else self.table.test(self.k)
         outputs = predictive.sample(self.scaled(scored).inputs, n_samples, rng=rng)
         prediction = *self.scaling.predictions(outputs), scored.targets
+        scores, calibration = regression_scores(*prediction)
         return {
             "split": self.k,
             "n": len(scored),
             "crps": crps_mixture(*prediction),
-            "calibration": calibration_table(*prediction),
-            **regression_scores(*prediction),
+            "calibration": calibration,
+            **scores,
         }
 
 

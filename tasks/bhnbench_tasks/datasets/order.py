@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from bhnbench.contract import Split
@@ -18,6 +19,14 @@ def shuffled(n: int, *, salt: str = "") -> list[int]:
     return sorted(range(n), key=lambda row: hashlib.sha256(f"{salt}{row}".encode()).digest())
 
 
+@lru_cache(maxsize=2 * N_SPLITS)
+def order_by_hash(n: int, salt: str) -> torch.Tensor:
+    """``shuffled`` as a tensor, worked out once a process for all runs: never modify it."""
+    import torch
+
+    return torch.tensor(shuffled(n, salt=salt), dtype=torch.long)
+
+
 def deal(split: Split) -> tuple[Split, Split, Split]:
     """Train, validation and test rows, 60 : 20 : 20, of rows that nobody has dealt out yet."""
     rows = shuffled(len(split))
@@ -31,8 +40,6 @@ def deal(split: Split) -> tuple[Split, Split, Split]:
 
 def split_by_hash(n: int, part: str, k: int) -> torch.Tensor:
     """Rows of the "train" or "test" part of split ``k``: a tenth, one at least, is for test."""
-    import torch
-
-    rows = shuffled(n, salt=f"split {k}, row ")
+    rows = order_by_hash(n, f"split {k}, row ")
     n_test = max(round(n / 10), 1)
-    return torch.tensor(rows[:n_test] if part == "test" else rows[n_test:], dtype=torch.long)
+    return rows[:n_test] if part == "test" else rows[n_test:]
