@@ -43,7 +43,7 @@ from bhnbench_tasks.figures.adversary import (
 )
 from bhnbench_tasks.image_task import ImageTask, first
 from bhnbench_tasks.plain_network import trained_once
-from bhnbench_tasks.scores import SCORES, uncertainty_scores
+from bhnbench_tasks.scores import SCORES, sample_outputs, uncertainty_scores
 from bhnbench_tasks.streams import spawn
 
 _MEAN = "mean over step sizes by the trapezoid rule"
@@ -193,8 +193,8 @@ class _Scoring:
 
     def _seen(self, inputs: torch.Tensor) -> _Seen:
         """Under the same posterior samples, whatever the images."""
-        outputs = self.predictive.sample(inputs, self.n_samples, rng=self.rng.clone_state())
-        outputs, targets = outputs.detach(), self.split.targets
+        outputs = sample_outputs(self.predictive, inputs, self.n_samples, self.rng.clone_state())
+        targets = self.split.targets
         is_error = mixture_log_probs(outputs).argmax(-1) != targets
         found = Categorical(outputs.shape[-1]).scores(outputs, targets)
         return _Seen(found, uncertainty_scores(outputs), is_error.cpu())
