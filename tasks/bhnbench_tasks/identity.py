@@ -88,7 +88,7 @@ class Identity(Task):
     epochs: int = setting(1000, "passes over the examples, a step each", valid=Int(1, 1_000_000))
     n_samples: int = setting(2000, "posterior samples at scoring", valid=Int(1, 100_000))
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     metrics: ClassVar[tuple[Metric, ...]] = (SMALLER_MODE_MASS, DISTANCE, KL, LOG_LIKELIHOOD)
     figures: ClassVar[Mapping[str, Draw]] = {"posterior": draw_posterior}
 

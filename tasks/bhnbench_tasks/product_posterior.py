@@ -11,8 +11,9 @@ import torch
 from bhnbench.contract import Split, Table
 
 N_CELLS = 40  # of the histogram, in one direction
-N_WITHIN = 512  # values of a in a cell at which its mass is summed
-N_QUANTILES = 256  # of b, for each of 64 values of a in a cell: they find a region of high density
+N_WITHIN = 512  # values of a in a cell at which masses are summed
+LOWEST = 100.0  # nats below the peak of the density, where all its mass is above
+N_HALVINGS = 50  # of that, to find a threshold: 1e-13 nats are left
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,20 @@ class ProductPosterior:
         return -0.5 * (misfit + weights.square().sum(-1) / self.prior_sd**2)
 
     def log_density_at_mass(self, mass: float) -> float:
-        """The density above which the posterior has this much of its mass, as ``log_density``."""
-        a = self._axis(N_CELLS * 64)
-        mean, sd, log_density = (values.unsqueeze(-1) for values in self._given(a))
-        quantiles = (torch.arange(N_QUANTILES, dtype=a.dtype) + 0.5) / N_QUANTILES
-        b = mean + sd * torch.special.ndtri(quantiles)
-        pairs = torch.stack([a.unsqueeze(-1).expand_as(b), b], dim=-1)
-        densities, order = self.log_density(pairs).flatten().sort(descending=True)
-        shares = (log_density.softmax(0) / N_QUANTILES).expand_as(b).flatten()[order]
-        return densities[(shares.cumsum(0) < mass).sum()].item()
+        """The density above which the posterior has this much of its mass, as ``log_density``.
+
+        Given a, b is that dense within some standard deviations of its mean.
+        """
+        a = self._positive()
+        mean, _, log_density = self._given(a)
+        highest, shares = self.log_density(torch.stack([a, mean], dim=-1)), log_density.softmax(0)
+        high = highest.max().item()
+        low = high - LOWEST
+        for _ in range(N_HALVINGS):
+            middle = (low + high) / 2
+            within = (highest - middle).clamp_(min=0).sqrt_().erf_()
+            low, high = (middle, high) if torch.dot(shares, within) >= mass else (low, middle)
+        return low
 
     def grid(self, n: int) -> torch.Tensor:
         """Centres of ``n`` by ``n`` squares, ``(n, n, 2)``: a along the first dimension."""
@@ -68,6 +74,10 @@ class ProductPosterior:
     def _axis(self, n: int) -> torch.Tensor:
         places = (torch.arange(n, dtype=torch.float64) + 0.5) / n
         return self.limit * (2 * places - 1)
+
+    def _positive(self) -> torch.Tensor:
+        """Values of a that masses are summed at; (a, b) is as likely as (-a, -b)."""
+        return self._axis(N_CELLS * N_WITHIN)[N_CELLS * N_WITHIN // 2 :]
 
     def _given(self, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of b, which is Gaussian given a; log density of a."""
@@ -94,12 +104,12 @@ class ProductPosterior:
 
     def log_masses(self) -> torch.Tensor:
         """Log of the posterior's mass in every cell, ``(N_CELLS^2,)``, a-major; never -inf."""
-        mean, sd, log_density = self._given(self._axis(N_CELLS * N_WITHIN))
-        edges = self.limit * torch.linspace(-1, 1, N_CELLS + 1, dtype=mean.dtype)
-        z = (edges - mean.unsqueeze(-1)) / sd.unsqueeze(-1)
-        log_masses = log_density.unsqueeze(-1) + _log_mass_between(z[:, :-1], z[:, 1:])
-        summed = log_masses.view(N_CELLS, N_WITHIN, N_CELLS).logsumexp(1)
-        return summed.flatten().log_softmax(0)
+        a = self._positive()
+        mean, sd, log_density = (values.unsqueeze(-1) for values in self._given(a))
+        edges = self.limit * torch.linspace(-1, 1, N_CELLS + 1, dtype=a.dtype)
+        log_masses = log_density + _log_masses_between((edges - mean) / sd)
+        summed = log_masses.view(N_CELLS // 2, N_WITHIN, N_CELLS).logsumexp(1)
+        return torch.cat([summed.flip(0, 1), summed]).flatten().log_softmax(0)
 
     def as_table(self) -> Table:
         """One row."""
@@ -111,10 +121,16 @@ class ProductPosterior:
         return cls(**{name: float(column[0]) for name, column in table.items()})
 
 
-def _log_mass_between(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Log of the standard normal's mass, also far out, where the mass itself is 0."""
-    is_above = low > 0  # mirrored, so that what is subtracted is small
-    low, high = torch.where(is_above, -high, low), torch.where(is_above, -low, high)
-    log_low, log_high = map(torch.special.log_ndtr, (low, high))
-    log_mass: torch.Tensor = log_high + torch.log(-torch.expm1(log_low - log_high))
-    return log_mass
+def _log_masses_between(edges: torch.Tensor) -> torch.Tensor:
+    """Log of the standard normal's mass between neighbours, also far out, where it is 0 itself.
+
+    Args:
+        edges: increasing, and neighbours not too close to each other: ``(..., n)``.
+    """
+    tails = torch.special.log_ndtr(-edges.abs())  # the mass farther out
+    shares = tails.exp()
+    around_zero = torch.log1p(-shares[..., :-1] - shares[..., 1:])
+    inner, outer = (f(tails[..., :-1], tails[..., 1:]) for f in (torch.maximum, torch.minimum))
+    to_one_side = inner + torch.log(-torch.expm1(outer - inner))
+    has_zero = (edges[..., :-1] < 0) & (edges[..., 1:] > 0)
+    return torch.where(has_zero, around_zero, to_one_side)

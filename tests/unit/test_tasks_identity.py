@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from bhnbench_doubles.fits import Fit, run_task
+from scipy.stats import norm
 
 from bhnbench.contract import Split
 from bhnbench.plugins import load_method
 from bhnbench.seeds import make_rng
 from bhnbench_tasks.figures.density import draw_posterior
 from bhnbench_tasks.identity import Identity, Product, draw, sample_weights, smaller_mode_mass
-from bhnbench_tasks.product_posterior import ProductPosterior
+from bhnbench_tasks.product_posterior import ProductPosterior, _log_masses_between
 
 TASK = Identity()
 EXACT = ProductPosterior(slope=1.0, precision=60.0, prior_sd=1.0)
@@ -133,12 +134,58 @@ def test_the_masses_are_those_of_numerical_integration():
     torch.testing.assert_close(masses, masses.mT)
 
 
+def test_masses_far_out_are_finite_logarithms():
+    """Down to e^-16000, where so steep a density makes the sum over a coarse: within a nat."""
+    from scipy.integrate import dblquad
+
+    def log_density(a, b):
+        return -30 * (a * b - 1) ** 2 - (a * a + b * b) / 2
+
+    masses, logs = EXACT.log_masses().view(40, 40), []
+    for i, j in ((25, 22), (38, 38), (20, 3), (39, 0)):
+        low_a, high_a, low_b, high_b = (EXACT.limit * (k / 20 - 1) for k in (i, i + 1, j, j + 1))
+        highest = max(log_density(a, b) for a in (low_a, high_a) for b in (low_b, high_b))
+        integral, _ = dblquad(
+            lambda b, a, unit=highest: math.exp(log_density(a, b) - unit),
+            *(low_a, high_a, low_b, high_b),
+        )
+        logs.append(highest + math.log(integral) - masses[i, j].item())
+    assert masses[39, 0] < -16_000
+    assert logs == pytest.approx([logs[0]] * 4, abs=1)  # one constant
+
+
+def test_masses_between_edges_are_those_of_scipy():
+    edges = torch.tensor([-60, -50, -8, -1, -1e-3, 0, 0.4, 3, 30, 40], dtype=torch.float64)
+    found = _log_masses_between(edges).numpy()
+    expected = np.log(np.diff(norm.cdf(edges[2:7])))
+    np.testing.assert_allclose(found[2:6], expected, rtol=1e-13)
+    # Beyond 30 standard deviations all mass is next to the edge.
+    np.testing.assert_allclose(found[[0, -1]], norm.logcdf([-50.0, -30.0]), rtol=1e-13)
+    assert found[-2] == pytest.approx(norm.logsf(3))
+
+
 def test_the_region_holds_its_mass():
     samples = exact_samples(EXACT, 20_000, make_rng(seed=2))
     for mass in (0.5, 0.9, 0.99):
         inside = EXACT.log_density(samples) >= EXACT.log_density_at_mass(mass)
         error = math.sqrt(mass * (1 - mass) / 20_000)
         assert inside.double().mean().item() == pytest.approx(mass, abs=5 * error)
+
+
+@pytest.mark.parametrize("prior_sd", [0.3, 1.0])
+@pytest.mark.parametrize("mass", [0.5, 0.9, 0.99])
+def test_the_region_is_that_of_a_fine_grid(prior_sd, mass):
+    exact = ProductPosterior(1.0, 60.0, prior_sd)
+    log_density = exact.log_density(exact.grid(2000)).flatten()
+    inside = log_density >= exact.log_density_at_mass(mass)
+    assert log_density.softmax(0)[inside].sum().item() == pytest.approx(mass, abs=2e-4)
+
+
+@pytest.mark.parametrize("mass", [0.0, 0.1, 0.99, 0.9999])
+def test_the_region_of_the_prior_has_a_closed_form(mass):
+    """Without examples half the squared distance to 0 is exponential."""
+    prior = ProductPosterior(1.0, 1e-9, 2.0)
+    assert prior.log_density_at_mass(mass) == pytest.approx(math.log1p(-mass), abs=1e-2)
 
 
 def samples_of_a_ridge(exact, n, rng):
