@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +14,20 @@ from tests.integration.cluster.hosts import Host, Network, wait_until
 RAY = Path(sys.executable).with_name("ray")
 AGAIN = 'while :; do "$@"; sleep 1; done'  # as systemd does with Restart=always
 STARTED = "Ray runtime started"
-# A host that is cut off is noticed after 10 s, not 60 s, and one that lost the head ends soon.
+# A host that is cut off is noticed after 10 s, not 60 s, and one without head ends itself soon.
 IMPATIENCE = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "4",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
 }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:  # without namespaces, Ray listens on every address
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -32,7 +39,7 @@ class RayCluster:
     variables: Mapping[str, str] = field(default_factory=dict)  # of every host
     n_cpus: int = 1  # of a worker
     dashboard: bool = False
-    port: int = 6379
+    port: int = field(default_factory=_free_port)
 
     def __post_init__(self) -> None:
         token = self.folder / "token"
