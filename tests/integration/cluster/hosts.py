@@ -66,13 +66,14 @@ class Host:
     name: str
     address: str
     environment: dict[str, str] = field(default_factory=environment)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
 
     def start(
         self, command: Sequence[str | Path], log: Path, **more: str
     ) -> subprocess.Popen[bytes]:
         """Start a program; output goes to the end of ``log``, ``more`` to the environment."""
         with log.open("ab") as file:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [*self.prefix, *map(str, command)],
                 env=self.environment | more,
                 stdin=subprocess.DEVNULL,
@@ -80,6 +81,8 @@ class Host:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self.started.append(process)
+        return process
 
     def run(
         self, command: Sequence[str | Path], timeout: float = 300, **more: str
@@ -105,6 +108,11 @@ class Host:
 
     def end(self) -> None:
         """Pull the plug: every process dies at once."""
+        self._kill()
+        for process in self.started:
+            process.wait(60)
+
+    def _kill(self) -> None:
         raise NotImplementedError
 
     def commands(self) -> dict[int, str]:
@@ -151,7 +159,7 @@ class NamespaceHost(Host):
         everybody = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
         return [pid for pid in everybody if own and _pid_namespace(pid) == own]
 
-    def end(self) -> None:
+    def _kill(self) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)  # and with it goes all that is in its namespace
         self.first.kill()
@@ -178,7 +186,7 @@ class LoopbackHost(Host):
                     found.append(int(path.parent.name))
         return found
 
-    def end(self) -> None:
+    def _kill(self) -> None:
         while pids := self.pids():  # those that started meanwhile as well
             for pid in pids:
                 with suppress(ProcessLookupError):
