@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cluster.comparison import numbers
+from tests.integration.cluster.hosts import shared_folder
 from tests.integration.cluster.lab import Lab, open_lab
 from tests.integration.cluster.services import find_postgres
 from tests.integration.cluster.whole import hosts_of_runs, on_cluster, on_one_machine, sets
@@ -29,7 +30,7 @@ SMALL = [  # so few trials are the same whichever run ends first
 def lab() -> Iterator[Lab]:
     if find_postgres() is None:
         pytest.skip("needs PostgreSQL's programs: initdb and postgres")
-    with open_lab() as lab:
+    with shared_folder() as folder, open_lab(folder) as lab:
         yield lab
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.cluster.hosts import open_network, shared_folder
+from tests.integration.cluster.hosts import open_network
 from tests.integration.cluster.ray_cluster import RayCluster
 from tests.integration.cluster.services import MLflowServer, Postgres
 
@@ -57,11 +57,16 @@ class Lab:
 
 @contextmanager
 def open_lab(
-    variables: Mapping[str, str] | None = None, *, n_workers: int = 2, n_cpus: int = 1
+    folder: Path,
+    variables: Mapping[str, str] | None = None,
+    *,
+    n_workers: int = 2,
+    n_cpus: int = 1,
 ) -> Iterator[Lab]:
-    """A laboratory with everything switched on; nothing is left of it afterwards.
+    """A laboratory with everything switched on, and off afterwards.
 
     Args:
+        folder: a ``shared_folder()``.
         variables: of the environment of every host of the cluster.
         n_workers: hosts beside the head.
         n_cpus: of each.
@@ -69,7 +74,7 @@ def open_lab(
     Raises:
         FileNotFoundError: PostgreSQL is not installed.
     """
-    with shared_folder() as folder, open_network(folder) as network:
+    with open_network(folder) as network:
         postgres = Postgres(network, folder / "postgres")
         postgres.create("ledger")
         mlflow = MLflowServer(network, folder / "mlflow")

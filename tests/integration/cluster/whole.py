@@ -19,7 +19,7 @@ from typing import Any
 from bhnbench.ledger.ledger import Ledger
 from bhnbench.status import study_statuses
 from tests.integration.cluster.comparison import evaluations, frozen
-from tests.integration.cluster.hosts import environment
+from tests.integration.cluster.hosts import environment, shared_folder
 from tests.integration.cluster.lab import BHNBENCH, Lab, open_lab
 
 
@@ -71,17 +71,16 @@ def count_scores(board: Mapping[str, Any]) -> int:
 def main(path: Path, overrides: list[str]) -> int:
     """Compare; returns 0 where the leaderboards are equal."""
     started = time.monotonic()
-    with open_lab() as lab:
+    with shared_folder() as folder, open_lab(folder) as lab:
         print(f"cluster of {len(lab.cluster.workers)} workers up: {_since(started)}", flush=True)
         began = time.monotonic()
         board = on_cluster(lab, path, overrides)
-        print(
-            f"sweep on the cluster: {_since(began)}; runs: {dict(hosts_of_runs(lab))}", flush=True
-        )
+        took, where = _since(began), dict(hosts_of_runs(lab))
+        print(f"sweep on the cluster: {took}; runs: {where}", flush=True)
         print(lab.bhnbench("leaderboard").stdout, lab.bhnbench("sync").stdout, flush=True)
-        again = frozen(path, overrides, board, lab.folder)
+        again = frozen(path, overrides, board, folder)
         began = time.monotonic()
-        alone = on_one_machine(again, [], lab.folder / "alone")
+        alone = on_one_machine(again, [], folder / "alone")
         print(f"its configurations on one machine: {_since(began)}")
     equal = evaluations(board) == evaluations(alone)
     print(f"{count_scores(board)} scores; the leaderboards {'are equal' if equal else 'DIFFER'}")
@@ -93,4 +92,4 @@ def _since(started: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(Path(sys.argv[1]).absolute(), sys.argv[2:]))
