@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from bhnbench.contract import Direction, Holdout
@@ -62,7 +63,7 @@ class RunSpec:
         """Search is scored on validation data, evaluation on test data."""
         return "validation" if self.phase == "search" else "test"
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Identity of the run: equal keys, equal numbers."""
         return digest(
@@ -106,7 +107,7 @@ class StudySpec:
     unit: str = field(default="", compare=False)  # of the metric, for people
     labels: tuple[str, str] = field(default=("", ""), compare=False)  # (task, method), for people
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Identity of the study."""
         return digest(

@@ -133,6 +133,26 @@ def test_no_question_about_a_sweep_reads_the_whole_ledger(
         assert re.search(r"\b(SCAN|Seq Scan on) scores\b", scan)  # what it would look like
 
 
+def test_reports_are_read_together_as_one_by_one(address: str) -> None:
+    with Ledger(address) as ledger:
+        runs = range(95, 99)
+        together = ledger.points_of([*runs, 10**6], "accuracy")
+        alone = {run: [(n, m["accuracy"]) for n, m in ledger.points(run)] for run in runs}
+        assert together == alone
+        assert ledger.points_of(runs, "loss") == {}
+
+
+def test_the_trials_that_a_run_serves_are_found_by_the_run(address: str) -> None:
+    with Ledger(address) as ledger:
+        study = sweep_of(ledger, "small-3").studies[0].id or 0
+        trial = ledger.trials(study)[4]
+        engine = ledger._engine
+        with statements(engine) as seen:
+            assert ledger.trials(study, trial.run_id) == [trial]
+            assert ledger.trials(study + 1, trial.run_id) == []
+        assert "ix_trials_run_id" in explain(engine, *seen[0])
+
+
 class statements:
     """All that an engine executes in the block, with its parameters."""
 

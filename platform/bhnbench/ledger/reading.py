@@ -186,6 +186,20 @@ class Reading:
         return sorted(steps.items())
 
     @patient
+    def points_of(self, run_ids: Iterable[int], metric: str) -> dict[int, list[tuple[int, float]]]:
+        """The (step, value) reports of one metric; by run's id, those without any left out."""
+        wanted = list(dict.fromkeys(run_ids))
+        columns = PointRow.run_id, PointRow.step, PointRow.value
+        query = select(*columns).where(PointRow.metric == metric).order_by(PointRow.step)
+        found: dict[int, list[tuple[int, float]]] = {}
+        with self._session() as session:
+            for chunk in _chunks(wanted):
+                of_chunk = query.where(PointRow.run_id.in_(chunk))
+                for run_id, step, value in session.execute(of_chunk):
+                    found.setdefault(run_id, []).append((step, value))
+        return found
+
+    @patient
     def tables(self, run_id: int) -> dict[str, dict[str, list[Any]]]:
         """The tables that a run returned."""
         with self._session() as session:
@@ -210,11 +224,12 @@ class Reading:
     def trials(self, study_id: int, run_id: int | None = None) -> list[TrialRecord]:
         """A study's trials by number; with ``run_id`` only those that this run serves."""
         with self._session() as session:
-            query = select(TrialRow.__table__).where(TrialRow.study_id == study_id)
-            if run_id is not None:
-                query = query.where(TrialRow.run_id == run_id)
-            rows = session.execute(query.order_by(TrialRow.number))
-            trials = [trial_record(row) for row in rows]
+            # Not by both: SQLite would go through all trials of the study.
+            known = TrialRow.study_id == study_id if run_id is None else TrialRow.run_id == run_id
+            rows = session.execute(
+                select(TrialRow.__table__).where(known).order_by(TrialRow.number)
+            )
+            trials = [trial_record(row) for row in rows if row.study_id == study_id]
             searcher = session.scalar(select(StudyRow.driver_id).filter_by(id=study_id))
             under_way = [searcher for trial in trials if trial.state == "running"]
             left = searcher not in self._live(session, under_way)

@@ -16,6 +16,10 @@ from bhnbench.specs import digest
 from bhnbench.tracking.content import PARENT, ChildIdentity, StudyIdentity, Value
 
 PAGE = 500  # runs a listing
+COMPARED = (
+    PARENT,
+    *(f"bhnbench.{k}" for k in ("run", "state", "failure", "attempts")),
+)  # children
 MAX_METRICS, MAX_PARAMS = 800, 100  # of one log_batch, which takes 1000 entities in all
 
 T = TypeVar("T")
@@ -39,6 +43,12 @@ class Known:
     def state(self) -> str | None:
         """As the ledger had it; None where not all of the run has arrived."""
         return self.tags.get("bhnbench.state")
+
+    def shorten(self) -> Known:
+        """Keep what a child is compared by; a sweep may have very many."""
+        self.tags = {name: self.tags[name] for name in COMPARED if name in self.tags}
+        self.params, self.metrics = {}, {}
+        return self
 
 
 class Experiment:
@@ -78,7 +88,7 @@ class Experiment:
         known = Known(run.info.run_id, run.info.status, run.info.end_time, tags)
         identity = _identity(tags)
         if isinstance(identity, ChildIdentity):
-            self._keep_best(self.children, identity, known)
+            self._keep_best(self.children, identity, known.shorten())
         else:
             known.params, known.metrics = dict(run.data.params), dict(run.data.metrics)
             self._keep_best(self.parents, identity, known)

@@ -127,6 +127,7 @@ class Projection:
         state = {"bhnbench.state": child.state, PARENT: parent.run_id}
         self._experiment.log(known, metrics=metrics, time=end, params=child.params, tags=state)
         self._experiment.finish(known, STATUS[child.state], end)
+        known.shorten()
 
     # --- parents --------------------------------------------------------------------------
 
