@@ -103,7 +103,7 @@ class RunCheckpoint:
         try:
             if self._place is not None:
                 self._place.remove()
-        except OSError as error:
+        except Exception as error:  # a store raises errors of its own
             logger.warning("the progress of run %s stays: %s", self._key, one_line(error))
 
 

@@ -96,7 +96,9 @@ def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) 
                     journal=journal,
                 )
                 with home.scratch() as scratch:
-                    run_to_the_end(coordinator, cluster, home.checkpoints, scratch)
+                    run_to_the_end(
+                        coordinator, cluster, sweep.storage or str(home.checkpoints), scratch
+                    )
             ledger.finish_sweep(record.id)
         except KeyboardInterrupt:
             interrupted = True

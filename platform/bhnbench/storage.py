@@ -107,8 +107,8 @@ class Remote:
         """What it holds."""
         files, path = self._open()
         try:
-            with files.open_input_stream(path) as stream:
-                return bytes(stream.read())
+            with files.open_input_file(path) as file:  # one request: a stream makes several
+                return bytes(file.read_at(file.size(), 0))
         except FileNotFoundError:
             return None
 

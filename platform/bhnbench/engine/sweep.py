@@ -17,7 +17,7 @@ from bhnbench.engine.work import Work
 
 
 def run_to_the_end(
-    coordinator: Coordinator, cluster: Cluster, checkpoint_folder: Path, scratch: Path
+    coordinator: Coordinator, cluster: Cluster, checkpoint_folder: str, scratch: Path
 ) -> None:
     """Execute every run that the coordinator hands out, as many at a time as there is room."""
     crew = Crew(coordinator, cluster, _packer(checkpoint_folder))
@@ -41,7 +41,7 @@ def run_to_the_end(
     tuner.fit()
 
 
-def _packer(checkpoint_folder: Path) -> Callable[[Work], str]:
+def _packer(checkpoint_folder: str) -> Callable[[Work], str]:
     def pack_work(work: Work) -> str:
         return pack(
             work.spec,
@@ -49,7 +49,7 @@ def _packer(checkpoint_folder: Path) -> Callable[[Work], str]:
             metric=work.metric,
             n_threads=work.resources.cpu,  # also where it asks for more: numbers depend on it
             device="cuda" if work.resources.gpu else "cpu",
-            checkpoint_folder=str(checkpoint_folder),
+            checkpoint_folder=checkpoint_folder,
         )
 
     return pack_work

@@ -35,6 +35,7 @@ class Sweep:
     n_seeds: int
     resources: Resources  # of a run whose task and method ask for nothing else
     retries: Retries
+    storage: str | None  # a folder or an address for the runs' progress; None: the home's
     content: Mapping[str, Any]  # the document, overrides applied, less how it is executed
     own_resources: Mapping[tuple[str, str], Resources]  # of each study, by its labels
 
@@ -163,6 +164,7 @@ def _build(
         n_seeds=model.evaluate.seeds,
         resources=resources_of(model.resources),
         retries=Retries(**model.retries.model_dump()),
+        storage=model.storage,
         content=described(document.content),
         own_resources={
             (task.label, method.label): resources_of(model.resources, *asked)

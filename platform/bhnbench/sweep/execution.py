@@ -1,4 +1,4 @@
-"""How a sweep is executed: what its runs occupy, and how often one that failed is tried again.
+"""How a sweep is executed: what its runs occupy, when one is retried, where progress is kept.
 
 None of it decides a number, so it enters no run's key, and ``described`` leaves it out of what a
 sweep is known by.
@@ -12,7 +12,7 @@ from typing import Any
 
 from bhnbench.sweep.schema import ResourcesDocument
 
-ONLY_EXECUTION = ("retries",)  # keys of a sweep file
+ONLY_EXECUTION = ("retries", "storage")  # keys of a sweep file
 
 
 @dataclass(frozen=True)

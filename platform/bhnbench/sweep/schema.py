@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from bhnbench.plugins import Kind, installed
 from bhnbench.space import Choice, ChoiceOrFile, fields_of
 from bhnbench.space import Field as PluginField
+from bhnbench.storage import checked_storage
 from bhnbench.sweep.parameters import ParameterDocument
 from bhnbench.words import NAME
 
@@ -143,6 +144,11 @@ class SweepDocument(_Strict):
     evaluate: EvaluateDocument = EvaluateDocument()
     resources: ResourcesDocument = ResourcesDocument()
     retries: RetriesDocument = RetriesDocument()
+    storage: Annotated[str, AfterValidator(checked_storage)] | None = Field(
+        None,
+        description="where runs keep their progress, so that one that is lost goes on elsewhere: "
+        "a folder that all nodes see, or s3://bucket/prefix; default: the home",
+    )
 
 
 def json_schema() -> dict[str, Any]:

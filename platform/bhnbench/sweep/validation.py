@@ -58,6 +58,8 @@ def _describe(document: Document, error: ErrorDetails) -> Mistake:
     if kind == "missing":
         rule = f"{path[-1]!r} is missing{_hint(path[:-1], got)}"
         return document.mistake(path[:-1], rule)
+    if path == ("storage",) and kind == "value_error":
+        return document.mistake(path, _rule(path, error))  # it may hold a password
     return document.mistake(path, f"{_rule(path, error)}, but got {_short(got)}")
 
 

@@ -35,13 +35,18 @@ class Document:
         prefixes = [path[:n] for n in range(len(path), -1, -1)]
         overridden = next((prefix for prefix in prefixes if prefix in self.overrides), None)
         if overridden is not None:
-            line, where = 0, f"--set {self.overrides[overridden]}"
+            line, where = 0, f"--set {_without_secrets(self.overrides[overridden])}"
             path = path[len(overridden) :]
         else:
             line = next(self.lines[p] for p in prefixes if p in self.lines)
             where = f"{self.source}:{line}"
         inside = f"{format_path(path)}: " if path else ""
         return Mistake(line, f"{where}: {inside}{message}")
+
+
+def _without_secrets(override: str) -> str:
+    """What was given, less an address that holds more than a path."""
+    return re.sub(r"://\S*[@?#]\S*", "://...", override)
 
 
 def format_path(path: KeyPath) -> str:
