@@ -43,7 +43,7 @@ def gc(dry_run: bool, orphans: bool, as_json: bool, home: Home) -> None:
     if not home.folder.is_dir():
         raise BhnbenchError(f"{home.folder}: there is no home; name one with --home")
     with home.locked():
-        alone = not home.ledger_is_shared
+        alone = not home.shares_ledger
         rows = remove_orphans(home.ledger, alone=alone, dry_run=dry_run) if orphans else None
         garbage, problems = _sweep_up(home, dry_run=dry_run)
     if as_json:
@@ -63,7 +63,7 @@ def _sweep_up(home: Home, *, dry_run: bool) -> tuple[list[Garbage], list[str]]:
 
     gone: list[Garbage] = []
     problems: list[str] = []
-    with Ledger(home.ledger, driven=home.ledger_is_shared) as ledger:
+    with Ledger(home.ledger, driven=home.shares_ledger) as ledger:
         try:
             for garbage in find_garbage(home, ledger):
                 try:

@@ -35,7 +35,7 @@ def make_marker() -> None:
     Path("marker").mkdir()
 
 
-def tinytiny_problem() -> Problem:
+def tiny_problem() -> Problem:
     split = Split(torch.zeros(4, 1), torch.zeros(4, 1))
     return Problem(split, split, Gaussian(), partial(torch.nn.Linear, 1, 2), 1, 4)
 
@@ -63,7 +63,7 @@ class Guess(Task):
         if log:
             with open(log, "a") as file:  # noqa: PTH123 - appends whole lines
                 file.write(f"{holdout} {os.getpid()}\n")
-        predictive = fit(tinytiny_problem())
+        predictive = fit(tiny_problem())
         guess = predictive.sample(torch.zeros(1, 1), 1, rng=rng).item()
         noise = 0.01 * torch.rand((), generator=rng).item()
         closeness = -abs(guess - self.target) - noise
@@ -91,7 +91,7 @@ class Poisoned(Task):
         checkpoint: Checkpoint,
     ) -> Outcome:
         target = {"validation": 0.3, "test": float("nan")}[holdout]
-        guess = fit(tinytiny_problem()).sample(torch.zeros(1, 1), 1, rng=rng).item()
+        guess = fit(tiny_problem()).sample(torch.zeros(1, 1), 1, rng=rng).item()
         return Outcome({"closeness": -abs(guess - target)})
 
 
@@ -148,7 +148,7 @@ class Rounds(Task):
         for number in range(first, self.n_rounds + 1):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                fit(tinytiny_problem())
+                fit(tiny_problem())
             checkpoint.save(number + 1)
             if number == 2 and self.breaks and not Path(self.breaks).exists():
                 Path(self.breaks).touch()
