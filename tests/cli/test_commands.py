@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -203,11 +205,22 @@ def test_status_tells_the_first_start_and_the_last(home: Path, tmp_path: Path) -
     assert again["resumed_at"] > first["started_at"]
 
 
+def redo(home: Path, run: object) -> Ledger:
+    """A driver that executes a run again; its ledger is still to be closed."""
+    ledger = Ledger(f"sqlite:///{home / 'ledger.db'}")
+    ledger.join(alone=False)
+    spec = ledger.find_runs(str(run))[0].spec
+    with closing(sqlite3.connect(home / "ledger.db")) as database:
+        database.execute("UPDATE runs SET state = 'failed', failure = 'error' WHERE id = ?", [run])
+        database.commit()
+    assert ledger.start_run(spec, None) is not None
+    return ledger
+
+
 def test_what_a_dead_driver_left_running_is_interrupted(home: Path) -> None:
     methods = json.loads(call("leaderboard", "--json").output)["tasks"][0]["methods"]
     run = next(m["run_ids"][0] for m in methods if m["label"] == "constant")
-    with Ledger(f"sqlite:///{home / 'ledger.db'}") as ledger:
-        ledger.start_run(ledger.find_runs(str(run))[0].spec, None)
+    redo(home, run).close()
     with Home(home).locked():
         assert "constant on guess: running" in call("show", run).output
         assert "1 running" in call("leaderboard").output
@@ -219,13 +232,12 @@ def test_what_a_dead_driver_left_running_is_interrupted(home: Path) -> None:
     assert status["left"] == 1
 
 
-def test_nobody_knows_who_drives_a_shared_ledger(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shared_ledger_tells_who_is_alive(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BHNBENCH_LEDGER", f"sqlite:///{home / 'ledger.db'}")
-    with Ledger(f"sqlite:///{home / 'ledger.db'}") as ledger:
-        ledger.start_run(ledger.find_runs("4")[0].spec, None)
-    assert "constant on guess: running" in call("show", "4").output
+    with redo(home, 4) as driver:
+        assert "constant on guess: running" in call("show", "4").output
+        driver.leave()
+    assert "failed (interrupted: the sweep ended while it ran)" in call("show", "4").output
 
 
 def test_one_is_no_plural(tmp_path: Path) -> None:
