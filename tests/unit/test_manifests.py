@@ -131,12 +131,15 @@ def test_the_image_is_one_with_gpus_where_runs_need_them(file, monkeypatch):
 
 
 def test_a_shared_folder_is_mounted_where_the_sweep_expects_it(file):
-    sweep = read_sweep(file)
-    sweep = replace(sweep, content={**sweep.content, "storage": "/shared/progress"})
-    _, job = yaml.safe_load_all(render_manifest("kuberay", sweep, file))
+    _, job = yaml.safe_load_all(rendered("kuberay", file, "storage=/shared/progress"))
     cluster = job["spec"]["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         pod = group["template"]["spec"]
         mounts = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
         assert mounts["storage"] == "/shared/progress"
         assert "storage" in [volume["name"] for volume in pod["volumes"]]
+
+
+def test_an_object_store_is_not_mounted(file):
+    with_store = rendered("kuberay", file, "storage=s3://bucket/progress")
+    assert "persistentVolumeClaim" not in with_store

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +60,7 @@ def render_manifest(kind: str, sweep: Sweep, file: Path, overrides: Sequence[str
         document=_read(file),
         shape=shape_of(sweep),
         image=image_for(shape_of(sweep)),
-        storage=storage_folder(sweep.content),
+        storage=_folder(sweep.storage),
         ray_version=version("ray"),
         timeouts=TIMEOUTS,
     )
@@ -81,10 +81,9 @@ def image_for(shape: Shape) -> str:
     return os.environ.get("BHNBENCH_IMAGE") or built
 
 
-def storage_folder(content: Mapping[str, object]) -> str | None:
+def _folder(storage: str | None) -> str | None:
     """The shared folder that the sweep keeps progress in; None for object stores and without."""
-    storage = content.get("storage")
-    return storage if isinstance(storage, str) and storage.startswith("/") else None
+    return storage if storage and storage.startswith("/") else None
 
 
 def _read(file: Path) -> str:
