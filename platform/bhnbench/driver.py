@@ -76,10 +76,11 @@ def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) 
         draw = partial(draw_figures, ledger)
         tracker = MlflowTracker(home.tracking_uri, home.artifacts, ledger, record, draw)
         tracker.start()
-        executed: list[str] = []
+        n_executed = 0
 
         def landed(position: int, key: str) -> None:
-            executed.append(key)
+            nonlocal n_executed
+            n_executed += 1
             listener.landed(position, key)
             tracker.landed(position, key)
 
@@ -107,9 +108,9 @@ def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) 
             ledger.leave()
             problems = [tracker.close()]
             how = "interrupted" if interrupted else "finished"
-            journal.write("sweep_ended", how=how, executed=len(executed))
+            journal.write("sweep_ended", how=how, executed=n_executed)
             problems.append(journal.close())
-    return SweepEnd(record, len(executed), interrupted, tuple(filter(None, problems)))
+    return SweepEnd(record, n_executed, interrupted, tuple(filter(None, problems)))
 
 
 @contextmanager

@@ -94,9 +94,9 @@ class Search:
         return None
 
     def put_back(self, trial: TrialRef) -> None:
-        """Another driver has its run: the search waits for it."""
+        """Another driver has its run: the search takes it up again, to find it ended or free."""
         self._open.discard(trial.number)
-        self._waiting = trial
+        self._redo.appendleft(trial)
 
     def take_in(self, trial: TrialRef, result: RunResult, value: float | None) -> None:
         """A trial ended; one that this search did not hand out is read in the ledger instead."""
