@@ -72,6 +72,9 @@ def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) 
         record = ledger.record_sweep(sweep)
         journal = Journal(home.journal, sweep=record.name, sweep_id=record.id)
         journal.write("sweep_started", resumed=record.started_at != record.created_at)
+        for study in record.studies:
+            label, n_trials = " / ".join(study.spec.labels), study.n_trials
+            journal.write("planned", study=label, trials=n_trials, seeds=record.n_seeds)
         listener.started(ledger, record)
         draw = partial(draw_figures, ledger)
         tracker = MlflowTracker(home.tracking_uri, home.artifacts, ledger, record, draw)
@@ -84,7 +87,7 @@ def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) 
             listener.landed(position, key)
             tracker.landed(position, key)
 
-        interrupted = False
+        interrupted, how = False, "failed"
         try:
             if cluster is not None:
                 coordinator = Coordinator(
@@ -101,13 +104,14 @@ def drive(sweep: Sweep, home: Home, listener: Listener, *, anything_left: bool) 
                         coordinator, cluster, sweep.storage or str(home.checkpoints), scratch
                     )
             ledger.finish_sweep(record.id)
+            how = "finished"
         except KeyboardInterrupt:
-            interrupted = True
+            interrupted, how = True, "interrupted"
         finally:
             ledger.patience_seconds = LAST_PATIENCE_SECONDS
-            ledger.leave()
+            with contextlib.suppress(LedgerError):  # its lease ends by itself; the error was told
+                ledger.leave()
             problems = [tracker.close()]
-            how = "interrupted" if interrupted else "finished"
             journal.write("sweep_ended", how=how, executed=n_executed)
             problems.append(journal.close())
     return SweepEnd(record, n_executed, interrupted, tuple(filter(None, problems)))

@@ -7,23 +7,24 @@ opened with (the sweep's name and number), ``run`` (a run's key) where it is abo
 event          further fields
 =============  ====================================================================================
 sweep_started  resumed (whether it had been started before)
-planned        study ("task / method"), trials, seeds, known, left: once a study
+planned        study ("task / method"), trials, seeds: once a study
 cached         study, trial; state (how it ended then), source (sweep or driver that executed it)
 started        study, trial, attempt (from 1); host, where it is known that early; resources
 done           seconds; host, device
 pruned         study, trial, rung (the step), value; cutoff (what it had to reach)
 failed         failure (its class), message; seconds, host, device
-retried        failure, message, attempt (the next one), resources (asked now), before (until now)
+retried        failure, message: it failed, and is to be tried again (no ``failed`` of its own);
+               attempt (the next one), resources (asked now), before (until now)
 quarantined    reason
 taken_over     source (the driver that had it and is gone)
 waiting        source (the driver that holds it)
 refused        reason: a result came too late, from a driver that had lost the run; state
-sweep_ended    how ("finished", "interrupted" or an error's class), executed, failed; message
+sweep_ended    how ("finished", "interrupted", "failed"), executed (how many runs)
 =============  ====================================================================================
 
 ``trial`` is a trial's number, None for a run that evaluates. ``resources`` and ``before`` are
-``{"cpu": 1, "gpu": 0.5, "memory": bytes}``, or a part of it. What is None is not written, and of a
-database's address no password. The journal explains; only the ledger counts.
+``{"cpu": 1, "gpu": 0.5, "memory": 4}`` (GiB), or a part of it. What is None is not written, and of
+a database's address no password. The journal explains; only the ledger counts.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import RunRecord
 
 STUDY = "guess / constant"
-GIB = 2**30
 
 
 class Driver:
@@ -52,24 +51,25 @@ def test_a_run_that_ran_out_of_memory_and_was_tried_again(home: Path, ledger: Le
     run, other = run_of(ledger, "search", "done"), run_of(ledger, "evaluate", "done")
     tell = Driver(home, "lab:4711", sweep="demo", sweep_id=1)
     tell("sweep_started", resumed=False)
-    tell("planned", study=STUDY, trials=3, seeds=2, known=0, left=5)
-    tell("planned", study="guess / another", trials=3, seeds=2, known=0, left=5)
-    tell("started", run, study=STUDY, trial=0, attempt=1, host="node-1")
+    tell("planned", study=STUDY, trials=3, seeds=2)
+    tell("planned", study="guess / another", trials=3, seeds=2)
+    alone = {"cpu": 1, "gpu": 0.0, "memory": 0.0}
+    tell("started", run, study=STUDY, trial=0, attempt=1, host="node-1", resources=alone)
     tell("started", other, study=STUDY, attempt=1)
-    memory = {"cpu": 1, "memory": 2 * GIB}
-    tell("failed", run, failure="out_of_memory", message="the worker died", seconds=12)
-    more = {"cpu": 1, "memory": 4 * GIB}
-    tell("retried", run, failure="out_of_memory", attempt=2, resources=more, before=memory)
+    memory = {"cpu": 1, "memory": 2}
+    more = {"cpu": 1, "memory": 4}
+    lost = {"failure": "out_of_memory", "message": "the worker died"}
+    tell("retried", run, **lost, attempt=2, resources=more, before=memory)
     tell("started", run, study=STUDY, trial=0, attempt=2, host="node-2", resources=more)
     tell("done", run, seconds=12.3, host="node-2", device="cuda")
     tell("sweep_ended", how="finished")
     assert story(run) == [
         "sweep demo (1) started by driver lab:4711",
-        "planned guess / constant: 3 trials and 2 seeds, 0 known, 5 left to run",
+        "planned guess / constant: 3 trials and 2 seeds",
         "started as trial 0 of guess / constant on node-1",
-        "failed after 12 s (out_of_memory: the worker died)",
-        "tried again (attempt 2) after out_of_memory, with memory 4 GiB instead of 2 GiB (2x)",
-        "started as trial 0 of guess / constant on node-2, attempt 2, with cpu 1, memory 4 GiB",
+        "failed (out_of_memory: the worker died), "
+        "to be tried again with 4 GiB instead of 2 GiB (2x)",
+        "started as trial 0 of guess / constant on node-2, attempt 2, with 1 cpu, 4 GiB",
         "done in 12 s on node-2 (cuda)",
     ]
     output = call("why", run.id).output
@@ -92,7 +92,8 @@ def test_a_run_whose_sweep_was_interrupted_whose_driver_died_and_that_was_late(
     second("started", run, study=STUDY, attempt=2)
     third = Driver(home, "lab:3", sweep="other", sweep_id=2)
     third("sweep_started", resumed=False)
-    third("waiting", run, source="lab:2")
+    for _ in range(3):  # it looks again and again
+        third("waiting", run, source="lab:2")
     third("taken_over", run, source="lab:2")
     third("started", run, study=STUDY, attempt=3)
     third("refused", run, reason="it came after another driver had taken the run over")
@@ -102,20 +103,20 @@ def test_a_run_whose_sweep_was_interrupted_whose_driver_died_and_that_was_late(
     fourth("cached", run, study=STUDY, state="done", source="sweep other")
     assert story(run) == [
         "sweep demo (1) started by driver lab:1",
-        "started for guess / constant",
+        "started as an evaluation of guess / constant",
         "sweep demo (1) ended while it was under way (interrupted)",
         "sweep demo (1) resumed by driver lab:2",
-        "started for guess / constant, attempt 2",
+        "started as an evaluation of guess / constant, attempt 2",
         "its driver lab:2 left no word: killed, or its machine went down",
         "sweep other (2) started by driver lab:3",
         "sweep other (2) waits for it: lab:2 has it under way",
         "taken over by driver lab:3 from lab:2",
-        "started for guess / constant, attempt 3",
+        "started as an evaluation of guess / constant, attempt 3",
         "a late result was refused: it came after another driver had taken the run over",
         "done in 5.0 s",
         "sweep last (3) started by driver lab:4",
-        "sweep last (3) took it as known for guess / constant, done already by sweep other: "
-        "not run again",
+        "sweep last (3) asked for it as an evaluation of guess / constant: "
+        "done already by sweep other, so it was not run again",
     ]
     assert (
         "serves seed 1 of guess / constant(x=0.1) in sweep demo (1)\n"
@@ -131,14 +132,14 @@ def test_a_run_that_was_stopped_early_and_one_that_kills_its_workers(
     tell("started", run, study="guess / failing", trial=2, attempt=1)
     tell("pruned", run, study="guess / failing", trial=2, rung=4, value=0.512345678, cutoff=0.6)
     tell("started", run, study="guess / failing", trial=2, attempt=2)
-    tell("failed", run, failure="infra", message="the worker died")
+    tell("failed", run, failure="error", message="the worker died", seconds=12)
     tell("quarantined", run, reason="it has killed its worker 3 times")
     tell("promoted", run, to="a newer bhnbench")
     assert story(run) == [
         "started as trial 2 of guess / failing",
         "stopped early at step 4: its value there was 0.512346, to go on it needed 0.6",
         "started as trial 2 of guess / failing, attempt 2",
-        "failed (infra: the worker died)",
+        "failed after 12 s (error: the worker died)",
         "quarantined, so not tried again: it has killed its worker 3 times",
         "promoted: to a newer bhnbench",
     ]

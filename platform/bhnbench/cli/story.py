@@ -12,11 +12,11 @@ from bhnbench.words import counted
 if TYPE_CHECKING:
     from bhnbench.ledger.records import RunRecord
     from bhnbench.runs import Point
+    from bhnbench.specs import EarlyTermination, StudySpec
 
 Happening = Mapping[str, Any]  # an event of the journal
 
 ENDS = frozenset({"done", "pruned", "failed", "quarantined"})
-UNITS = ((2**30, "GiB"), (2**20, "MiB"))
 
 
 def chapters(events: Iterable[Happening], key: str) -> list[Happening]:
@@ -70,26 +70,38 @@ def from_ledger(run: RunRecord, points: Sequence[Point]) -> list[Happening]:
 
 
 def tell(story: Iterable[Happening]) -> Iterator[str]:
-    """One line an event: when, and what."""
+    """One line an event: when, and what; what is said again and again is said once."""
+    last = None
     for event in story:
-        say = SENTENCES.get(event["event"], _anything)
-        yield f"{_time(event['time'])}  {say(event)}"
+        sentence = SENTENCES.get(event["event"], _anything)(event)
+        if sentence != last:
+            yield f"{_time(event['time'])}  {sentence}"
+        last = sentence
 
 
-def conclusion(run: RunRecord) -> str:
-    """Where that leaves the run, and what happens next."""
+def conclusion(run: RunRecord, studies: Sequence[StudySpec] = ()) -> str:
+    """Where that leaves the run, and what happens next.
+
+    Args:
+        run: as it stands.
+        studies: that it serves.
+    """
     if run.state == "done":
         return "It is done: a sweep that asks for it takes this result, and nothing runs it again."
     if run.state == "pruned":
-        return (
-            "It was stopped early, so it has no final score and cannot be chosen; "
-            "its study does not run it again."
-        )
+        rules = (s.search.early_termination for s in studies if s.search)
+        why = next((_rule(rule) for rule in rules if rule is not None), "")
+        return f"It was stopped early{why}; it has no final score, so it cannot be chosen."
     if run.state == "running":
         return "It is under way."
     if run.settled:
         return f"It failed for good: {run.failure} would happen again, so it is not tried again."
     return "It failed in a way that may pass: the next `bhnbench sweep` tries it again."
+
+
+def _rule(early: EarlyTermination) -> str:
+    steps = ", ".join(str(early.min_iter * early.eta**k) for k in range(3))
+    return f", since at steps {steps}, ... only the best 1 in {early.eta} of its study go on"
 
 
 def _time(when: str | datetime) -> str:
@@ -108,14 +120,13 @@ def _sweep_started(event: Happening) -> str:
 
 def _planned(event: Happening) -> str:
     parts = counted(event.get("trials", 0), "trial"), counted(event.get("seeds", 0), "seed")
-    left = f"{event.get('known', 0)} known, {event.get('left', 0)} left to run"
-    return f"planned {event.get('study')}: {parts[0]} and {parts[1]}, {left}"
+    return f"planned {event.get('study')}: {parts[0]} and {parts[1]}"
 
 
 def _purpose(event: Happening) -> str:
     trial, study = event.get("trial"), event.get("study")
-    what = "" if trial is None else f" as trial {trial}"
-    return f"{what} of {study}" if study and what else f" for {study}" if study else what
+    what = "an evaluation" if trial is None else f"trial {trial}"
+    return f" as {what} of {study}" if study else ""
 
 
 def _started(event: Happening) -> str:
@@ -162,10 +173,9 @@ def _failed(event: Happening) -> str:
 
 
 def _retried(event: Happening) -> str:
-    attempt = f" (attempt {event['attempt']})" if event.get("attempt") else ""
-    why = f" after {event['failure']}" if event.get("failure") else ""
     change = more(event.get("before") or {}, event.get("resources") or {})
-    return f"tried again{attempt}{why}" + (f", with {change}" if change else "")
+    again = "to be tried again" + (f" with {change}" if change else "")
+    return f"failed{_where(event)} ({_reason(event)}), {again}"
 
 
 def _vanished(event: Happening) -> str:
@@ -182,9 +192,9 @@ def _waiting(event: Happening) -> str:
 
 
 def _cached(event: Happening) -> str:
-    state = f", {event['state']} already" if event.get("state") else ""
     source = f" by {event['source']}" if event.get("source") else ""
-    return f"{_sweep(event)} took it as known{_purpose(event)}{state}{source}: not run again"
+    known = f"{event.get('state', 'known')} already{source}"
+    return f"{_sweep(event)} asked for it{_purpose(event)}: {known}, so it was not run again"
 
 
 def _quarantined(event: Happening) -> str:
@@ -230,26 +240,23 @@ SENTENCES: dict[str, Callable[[Happening], str]] = {
 
 
 def more(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What is asked for now instead of what was, such as "memory 4 GiB instead of 2 GiB (2x)"."""
-    changed = [name for name in after if name in before and after[name] != before[name]]
-    if not changed:
-        return amounts(after)
-    parts = []
-    for name in changed:
-        old, new = before[name], after[name]
-        times = f" ({new / old:.3g}x)" if isinstance(old, int | float) and old else ""
-        parts.append(f"{name} {amount(name, new)} instead of {amount(name, old)}{times}")
-    return ", ".join(parts)
+    """What is asked for now instead of what was, such as "4 GiB instead of 2 GiB (2x)"."""
+    changed = [name for name in after if after[name] != before.get(name)]
+    return ", ".join(_change(name, before.get(name) or 0, after[name]) for name in changed)
+
+
+def _change(name: str, old: float, new: float) -> str:
+    instead = f" instead of {amount(name, old)} ({new / old:.3g}x)" if old else ""
+    return f"{amount(name, new)}{instead}"
 
 
 def amounts(resources: Mapping[str, Any]) -> str:
-    """Resources in words; those of which none is asked are left out."""
-    return ", ".join(f"{name} {amount(name, value)}" for name, value in resources.items() if value)
+    """Resources in words, unless it is the one core that every run has."""
+    if not any(value for name, value in resources.items() if (name, value) != ("cpu", 1)):
+        return ""
+    return ", ".join(amount(name, value) for name, value in resources.items() if value)
 
 
-def amount(name: str, value: object) -> str:
-    """A number; of memory in its unit."""
-    if name == "memory" and isinstance(value, int | float):
-        size, unit = next(((s, u) for s, u in UNITS if value >= s), (1, "bytes"))
-        return f"{value / size:.3g} {unit}"
-    return _number(value)
+def amount(name: str, value: float) -> str:
+    """A number and its unit."""
+    return f"{value:.3g} {'GiB' if name == 'memory' else name}"

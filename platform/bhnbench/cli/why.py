@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -14,6 +14,7 @@ from bhnbench.home import Home
 if TYPE_CHECKING:
     from bhnbench.ledger.ledger import Ledger
     from bhnbench.ledger.records import RunRecord, StudyRecord, SweepRecord
+    from bhnbench.specs import StudySpec
 
 
 @click.command()
@@ -41,17 +42,24 @@ def why(run: str, as_json: bool, home: Home) -> None:
         _print(record, places, story, home if not from_journal else None)
 
 
-def _places(ledger: Ledger, run: RunRecord) -> list[str]:
-    """What the run is for: each trial and each evaluation that it serves."""
+class _Place(NamedTuple):
+    """What the run is for."""
+
+    study: StudySpec
+    text: str
+
+
+def _places(ledger: Ledger, run: RunRecord) -> list[_Place]:
+    """Each trial and each evaluation that the run serves."""
     names = run.spec.task.name, run.spec.method.name
     found = []
     for sweep in ledger.sweeps():
         same = [s for s in sweep.studies if (s.spec.task.name, s.spec.method.name) == names]
         for study in same:
             purpose = _purpose(ledger, run, sweep, study)
-            if purpose:
-                labels = " / ".join(study.spec.labels)
-                found.append(f"{purpose} of {labels} in sweep {sweep.name} ({sweep.id})")
+            labels = " / ".join(study.spec.labels)
+            text = f"{purpose} of {labels} in sweep {sweep.name} ({sweep.id})"
+            found += [_Place(study.spec, text)] if purpose else []
     return found
 
 
@@ -68,13 +76,13 @@ def _purpose(ledger: Ledger, run: RunRecord, sweep: SweepRecord, study: StudyRec
 
 
 def _print(
-    record: RunRecord, places: Sequence[str], story: Sequence[Happening], silent: Home | None
+    record: RunRecord, places: Sequence[_Place], story: Sequence[Happening], silent: Home | None
 ) -> None:
     spec = record.spec
     click.echo(f"run {record.id}  {record.key}")
     click.echo(f"{spec.method.name} on {spec.task.name}, phase {spec.phase}, seed {spec.seed}")
     for place in places:
-        click.echo(f"serves {place}")
+        click.echo(f"serves {place.text}")
     if not places:
         click.echo("serves no sweep in this ledger as it stands: another configuration was chosen")
     click.echo("")
@@ -85,11 +93,12 @@ def _print(
         )
     for line in tell(story):
         click.echo(line)
-    click.echo(f"\n{conclusion(record)} (Times are UTC; `bhnbench show {record.id}` has all.)")
+    click.echo(f"\n{conclusion(record, [place.study for place in places])}")
+    click.echo(f"Times are UTC. Everything about it: bhnbench show {record.id}")
 
 
 def _content(
-    record: RunRecord, places: Sequence[str], story: Sequence[Happening], *, from_journal: bool
+    record: RunRecord, places: Sequence[_Place], story: Sequence[Happening], *, from_journal: bool
 ) -> dict[str, object]:
     return {
         "run": record.id,
@@ -97,9 +106,9 @@ def _content(
         "state": record.state,
         "failure": record.failure,
         "attempts": record.attempts,
-        "serves": places,
+        "serves": [place.text for place in places],
         "source": "journal" if from_journal else "ledger",
         "events": story,
         "story": list(tell(story)),
-        "conclusion": conclusion(record),
+        "conclusion": conclusion(record, [place.study for place in places]),
     }
