@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     import torch
 
 
+def missing(device: str) -> str | None:
+    """Why the device cannot be used, or None."""
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        return (
+            f"a run that asks for a GPU needs CUDA, but torch {torch.__version__} finds none; "
+            "install a build of torch for the driver of this machine, or set resources.gpu: 0"
+        )
+    return None
+
+
 def moved_to(problem: Problem, device: str) -> Problem:
     """The same problem with its tensors on ``device``."""
 

@@ -20,7 +20,7 @@ from bhnbench.tracking.leftovers import leftover_artifacts
 
 JOURNAL_DAYS = 90
 CHECKPOINT = re.compile(r"([0-9a-f]{64})\.pt(\..+)?")
-FIGURES = re.compile(r"(.+)-(\d+)")
+FIGURES = re.compile(r".+-\d+")
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,9 @@ def _left_by_the_dead(home: Home) -> Iterator[Path]:
 
 def _figures(home: Home, ledger: Ledger) -> Iterator[Path]:
     """Figures of sweeps that the ledger does not have."""
-    sweeps = {(sweep.name, str(sweep.id)) for sweep in ledger.sweeps()}
+    known = {home.figures_of(sweep.name, sweep.id) for sweep in ledger.sweeps()}
     for path in _entries(home.figures):
-        match = FIGURES.fullmatch(path.name)
-        if match and path.is_dir() and match.groups() not in sweeps:
+        if FIGURES.fullmatch(path.name) and path.is_dir() and path not in known:
             yield path
 
 

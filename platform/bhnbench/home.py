@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TextIO
 
 from bhnbench.errors import BhnbenchError
+from bhnbench.words import as_file_name
 
 DEFAULT = "bhnbench_home"
 LOOK_SECONDS = 0.5  # longer than anybody needs to see whether a driver is at work
@@ -56,6 +57,10 @@ class Home:
     def figures(self) -> Path:
         """Where sweeps draw."""
         return self.folder / "figures"
+
+    def figures_of(self, sweep: str, number: int) -> Path:
+        """Where one sweep draws."""
+        return self.figures / as_file_name(f"{sweep}-{number}")
 
     @property
     def checkpoints(self) -> Path:

@@ -19,6 +19,7 @@ class PeakMemory:
         if self._cuda:
             import torch
 
+            torch.cuda.empty_cache()  # what the last run left is for all that share the GPU
             torch.cuda.reset_peak_memory_stats(self._cuda)
         else:
             try:

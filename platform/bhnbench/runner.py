@@ -19,7 +19,7 @@ from bhnbench.contract import (
     Report,
     Task,
 )
-from bhnbench.devices import device_name, moved_to, on_device, unwrapped
+from bhnbench.devices import device_name, missing, moved_to, on_device, unwrapped
 from bhnbench.errors import (
     BhnbenchError,
     DataError,
@@ -73,6 +73,9 @@ def execute(
     import torch
 
     torch.set_num_threads(n_threads)
+    problem = missing(device)
+    if problem is not None:
+        return RunResult("failed", failure="error", message=problem)
     run = _Run(spec, listen, checkpoint_path, device, n_threads)
     try:
         result = run.snapshot("done", outcome=run.evaluate())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # what may name a sweep, and so a folder
+MAX_BYTES = 200  # of a file's name; 255 is what file systems take, suffix and all
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -13,6 +16,12 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def mebibytes(size: int) -> str:
     """A number of bytes, such as "1.5 MiB"."""
     return f"{size / 2**20:.1f} MiB"
+
+
+def as_file_name(text: str) -> str:
+    """Text as one name in a folder: no separator or odd character, neither hidden nor too long."""
+    name = re.sub(r"[^\w.=-]+", "_", text).lstrip("._-")
+    return name.encode()[:MAX_BYTES].decode(errors="ignore") or "unnamed"
 
 
 def one_line(text: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 from bhnbench_doubles.command_line import call
@@ -28,3 +29,16 @@ def test_plot_says_where_it_cannot_write(home: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "figures cannot be written" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_name_in_a_ledger_of_others_leads_nowhere(home: Path) -> None:
+    with sqlite3.connect(home / "ledger.db") as ledger:
+        ledger.execute("UPDATE sweeps SET name = '../../../escaped'")
+        ledger.execute("UPDATE sweep_studies SET task_label = '/../' || task_label")
+    ledger.close()
+    before = {path for path in home.parent.rglob("*") if home / "figures" not in path.parents}
+    result = call("plot", "--home", home, "--format", "svg")
+    assert result.exit_code == 0, result.output
+    assert Path(result.stdout.strip()).parent.parent == home / "figures"
+    after = {path for path in home.parent.rglob("*") if home / "figures" not in path.parents}
+    assert after - before == {home / "figures"}

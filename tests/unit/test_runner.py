@@ -97,3 +97,11 @@ def test_what_a_predictive_can_do_it_can_do_on_a_device() -> None:
         if can:
             assert wrapped.sparsity() == predictive.sparsity()
             assert wrapped.pruned()(problem.train.inputs).shape == (48, 3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+def test_a_run_that_asks_for_a_gpu_where_there_is_none_says_so() -> None:
+    spec = RunSpec(bind("task", "guess", {}), bind("method", "constant", {}), "evaluate", 1)
+    result = execute(spec, device="cuda")
+    assert (result.state, result.failure) == ("failed", "error")
+    assert result.message.startswith("a run that asks for a GPU needs CUDA, but torch ")

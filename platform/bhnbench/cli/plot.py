@@ -35,7 +35,7 @@ def plot(
 
     with open_ledger(home) as ledger:
         record = find_sweep(ledger, sweep)
-        folder = Path(out).expanduser() if out else home.figures / f"{record.name}-{record.id}"
+        folder = Path(out).expanduser() if out else home.figures_of(record.name, record.id)
         paths = save_figures(ledger, record, folder, tuple(dict.fromkeys(formats)))
     if not paths:
         raise BhnbenchError(f"sweep {record.name!r} has no evaluation run that is done yet")

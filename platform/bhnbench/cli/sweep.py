@@ -118,7 +118,7 @@ def _save_figures(end: SweepEnd, ledger: Ledger, home: Home) -> None:
     from bhnbench.errors import BhnbenchError
     from bhnbench.leaderboard.plots import save_figures
 
-    folder = home.figures / f"{end.record.name}-{end.record.id}"
+    folder = home.figures_of(end.record.name, end.record.id)
     if not end.n_executed and folder.exists():
         return
     try:

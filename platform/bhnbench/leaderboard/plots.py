@@ -7,7 +7,6 @@ it. Colours: Okabe and Ito (2008), told apart by colour-blind people too.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -21,6 +20,7 @@ from bhnbench.leaderboard.ranking import build_leaderboard
 from bhnbench.leaderboard.wording import ARROWS
 from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import SweepRecord
+from bhnbench.words import as_file_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def _save(
 
 def _free_path(folder: Path, title: str, suffix: str, taken: Sequence[Path]) -> Path:
     """A file name without odd characters; labels that differ in those alone get a number."""
-    stem = re.sub(r"[^\w.=-]+", "_", title).strip("_")
+    stem = as_file_name(title)
     path, number = folder / f"{stem}.{suffix}", 1
     while path in taken:
         number += 1

@@ -38,6 +38,15 @@ def _shared_or_whole(gpu: float) -> float:
     return gpu
 
 
+def _printable(label: str) -> str:
+    if not label.isprintable() or not label.strip():
+        raise ValueError("must be one line of text")
+    return label
+
+
+Label = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+
+
 class ResourcesDocument(_Strict):
     """What one run occupies."""
 
@@ -69,7 +78,7 @@ class TaskDocument(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     name: str = Field(description="an installed task; `bhnbench tasks` lists them")
-    label: str | None = Field(None, description="its name in tables; default: the task's name")
+    label: Label | None = Field(None, description="its name in tables; default: the task's name")
     resources: ResourcesDocument | None = _OWN_RESOURCES
 
 
@@ -79,7 +88,7 @@ class MethodDocument(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     name: str = Field(description="an installed method; `bhnbench methods` lists them")
-    label: str | None = Field(None, description="its name in tables; default: the method's name")
+    label: Label | None = Field(None, description="its name in tables; default: the method's name")
     resources: ResourcesDocument | None = _OWN_RESOURCES
     parameters: dict[str, Any] = Field(
         default_factory=dict,

@@ -25,6 +25,7 @@ MODELS: Mapping[KeyPath, type[BaseModel]] = {
 }
 RULES = {
     "string_type": "must be text",
+    "string_unicode": "must be text of whole characters",
     "string_too_long": "must have {max_length} characters at most",
     "string_pattern_mismatch": "must be letters, digits and . _ -, a letter or digit first",
     "int_type": "must be a whole number",

@@ -14,6 +14,7 @@ from bhnbench.errors import BhnbenchError
 from bhnbench.ledger.records import SweepRecord
 from bhnbench.specs import digest
 from bhnbench.tracking.content import PARENT, ChildIdentity, StudyIdentity, Value
+from bhnbench.words import as_file_name
 
 PAGE = 500  # runs a listing
 COMPARED = (
@@ -183,7 +184,7 @@ def _find_or_create(client: MlflowClient, sweep: SweepRecord, folder: Path | Non
         "bhnbench.digest": mark,
         "mlflow.experimentKind": "custom_model_development",  # MLflow's UI: runs, not traces
     }
-    location = (folder / free[0]).absolute().as_uri() if folder else None
+    location = (folder / as_file_name(free[0])).absolute().as_uri() if folder else None
     return str(client.create_experiment(free[0], artifact_location=location, tags=tags))
 
 

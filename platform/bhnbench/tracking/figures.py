@@ -11,6 +11,7 @@ from bhnbench.specs import digest
 from bhnbench.status import StudyStatus
 from bhnbench.tracking.content import study_identity
 from bhnbench.tracking.experiment import Experiment, Known
+from bhnbench.words import as_file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +49,7 @@ def send_figures(
 
 def _send(experiment: Experiment, known: Known, figures: Mapping[str, Figure], mark: str) -> None:
     for name, figure in figures.items():
-        experiment.log_figure(known, figure, f"figures/{name}.png")
+        experiment.log_figure(known, figure, f"figures/{as_file_name(name)}.png")
     experiment.log(known, time=0, params={}, tags={TAG: mark})
 
 
