@@ -48,7 +48,9 @@ trap '[ -z "$node" ] || kill "$node" 2>/dev/null; wait; exit 0' INT TERM
 while true; do
   "${start[@]}" --disable-usage-stats "$@" &
   node=$!
-  wait "$node" || echo "Ray ended here ($?); again in 5 s" >&2
+  status=0
+  wait "$node" || status=$?
+  echo "Ray ended here ($status); again in 5 s" >&2
   sleep 5 &
   wait $!
 done
