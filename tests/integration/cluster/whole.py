@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bhnbench.ledger.ledger import Ledger
-from bhnbench.status import study_statuses
 from tests.integration.cluster.comparison import evaluations, frozen
 from tests.integration.cluster.hosts import environment, shared_folder
 from tests.integration.cluster.lab import BHNBENCH, Lab, open_lab
+from tests.integration.cluster.ledgers import swept_studies
 
 
 def on_one_machine(path: Path, overrides: list[str], home: Path) -> dict[str, Any]:
@@ -43,10 +42,8 @@ def on_cluster(lab: Lab, path: Path, overrides: list[str]) -> dict[str, Any]:
 
 def hosts_of_runs(lab: Lab) -> Counter[str]:
     """How many of the ledger's runs each host executed."""
-    with Ledger(lab.postgres.local_url("ledger")) as ledger:
-        (sweep,) = ledger.sweeps()
-        studies = study_statuses(ledger, sweep.studies, sweep.n_seeds)
-        return Counter(str(run.provenance["host"]) for study in studies for run in study.runs)
+    studies = swept_studies(lab.postgres.local_url("ledger"))
+    return Counter(str(run.provenance["host"]) for study in studies for run in study.runs)
 
 
 def sets(overrides: list[str]) -> list[str]:

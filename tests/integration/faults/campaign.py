@@ -26,9 +26,9 @@ from typing import Any
 from bhnbench_doubles.paced import LOG, PACE, read_notes
 
 from bhnbench.ledger.ledger import Ledger
-from bhnbench.status import StudyStatus
 from tests.integration.cluster.hosts import environment, shared_folder, wait_until
 from tests.integration.cluster.lab import BHNBENCH, Lab, open_lab
+from tests.integration.cluster.ledgers import SweptStudy, swept_studies
 from tests.integration.faults.audit import Audit
 from tests.integration.faults.driver import DriverLoop
 from tests.integration.faults.kinds import KINDS, NEED_NAMESPACES, Scene
@@ -38,7 +38,6 @@ from tests.integration.faults.verdict import (
     counts,
     laws,
     shown_in_mlflow,
-    statuses_of,
 )
 
 SWEEP = """\
@@ -188,7 +187,7 @@ def _gather(lab: Lab, plan: Plan, audit: Audit) -> Evidence:
         raise RuntimeError(f"bhnbench sync: {synced.stderr}")
     home = lab.folder / "calm"
     return Evidence(
-        statuses=statuses_of(lab.postgres.local_url("ledger")),
+        studies=swept_studies(lab.postgres.local_url("ledger")),
         changes=audit.changes(),
         notes=read_notes(lab.folder / "notes"),
         shown=shown_in_mlflow(lab.mlflow.store, "faults"),
@@ -197,12 +196,12 @@ def _gather(lab: Lab, plan: Plan, audit: Audit) -> Evidence:
     )
 
 
-def _calm(lab: Lab, home: Path, plan: Plan) -> list[StudyStatus]:
+def _calm(lab: Lab, home: Path, plan: Plan) -> list[SweptStudy]:
     one_at_a_time = ["--set", f"resources.cpu={os.cpu_count()}"] if plan.n_workers == 1 else []
     command = [*BHNBENCH, "sweep", lab.folder / "sweep.yaml", *one_at_a_time, "--home", home]
     variables = environment(**{LOG: str(home) + ".notes", PACE: str(lab.folder / "pace")})
     subprocess.run(command, env=variables, capture_output=True, check=True)
-    return statuses_of(f"sqlite:///{home}/ledger.db")
+    return swept_studies(f"sqlite:///{home}/ledger.db")
 
 
 def _counted(counter: Counter[Any]) -> str:
@@ -216,10 +215,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--workers", type=int, default=2, help="hosts, one run at a time on each")
+    parser.add_argument("--pause", type=float, default=5.0, help="longest, before a fault")
     parser.add_argument("--sampler", choices=["random", "tpe"], default="random")
     given = parser.parse_args()
     report = run_campaign(
-        Plan(given.faults, given.seed, given.kinds, given.workers, given.sampler)
+        Plan(given.faults, given.seed, given.kinds, given.workers, given.sampler, given.pause)
     )
     print("\n".join(report.lines()))
     if report.broken or len(report.faults) < len(report.planned):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from bhnbench_doubles.paced import Note, name_of
 
-from bhnbench.ledger.ledger import Ledger
 from bhnbench.ledger.records import RunRecord
-from bhnbench.status import StudyStatus, study_statuses
 from bhnbench.tracking.client import close_client, open_client
+from tests.integration.cluster.ledgers import SweptStudy
 from tests.integration.faults.audit import Change
 
 
@@ -27,17 +27,17 @@ class Law(NamedTuple):
 class Evidence:
     """All that is known of a sweep in the end."""
 
-    statuses: Sequence[StudyStatus]
+    studies: Sequence[SweptStudy]
     changes: Mapping[str, Sequence[Change]]  # of runs, as the database noted them
     notes: Sequence[Note]  # as the runs made them
     shown: Sequence[tuple[object, ...]]  # by MLflow
-    calm: Sequence[StudyStatus]  # of the same sweep on one machine, where nothing went wrong
+    calm: Sequence[SweptStudy]  # of the same sweep on one machine, where nothing went wrong
     determined: bool  # whether the search must try the same configurations
 
     @property
     def runs(self) -> dict[str, RunRecord]:
         """By key."""
-        return {run.key: run for status in self.statuses for run in status.runs}
+        return {run.key: run for study in self.studies for run in study.runs}
 
     def done_at(self) -> dict[str, float]:
         """When each run was first done, by the name that it calls itself."""
@@ -61,7 +61,7 @@ def laws(evidence: Evidence) -> Iterator[Law]:
 
 
 def _not_done(evidence: Evidence) -> list[object]:
-    left = [(status.study.labels, status.n_left) for status in evidence.statuses if status.n_left]
+    left = [(s.labels, s.status.n_left) for s in evidence.studies if s.status.n_left]
     return [*left, *(r.key for r in evidence.runs.values() if r.state != "done")]
 
 
@@ -82,27 +82,25 @@ def _begun_late(evidence: Evidence) -> list[object]:
 
 
 def _shown_wrongly(evidence: Evidence) -> list[object]:
-    expected, shown = Counter(expected_in_mlflow(evidence.statuses)), Counter(evidence.shown)
+    expected, shown = Counter(expected_in_mlflow(evidence.studies)), Counter(evidence.shown)
     return [*((row, "missing") for row in expected - shown),
             *((row, "too much") for row in shown - expected)]  # fmt: skip
 
 
 def _other_scores(evidence: Evidence) -> list[object]:
     runs = evidence.runs
-    calm = {run.key: run for status in evidence.calm for run in status.runs}
+    calm = {run.key: run for study in evidence.calm for run in study.runs}
     common = runs.keys() & calm.keys()
     wrong = [key for key in common if runs[key].scores != calm[key].scores]
     return [*wrong, *([] if common else ["no run in common"])]
 
 
 def _other_trials(evidence: Evidence) -> list[object]:
-    def tried(statuses: Sequence[StudyStatus]) -> list[list[tuple[int, object]]]:
-        return [[(t.number, t.configuration) for t in status.trials] for status in statuses]
+    def tried(studies: Sequence[SweptStudy]) -> list[tuple[object, ...]]:
+        return [(s.labels, t.number, t.configuration) for s in studies for t in s.trials]
 
-    pairs = zip(tried(evidence.statuses), tried(evidence.calm), strict=True)
-    return [
-        (one, other) for a, b in pairs for one, other in zip(a, b, strict=True) if one != other
-    ]
+    pairs = zip_longest(tried(evidence.studies), tried(evidence.calm))
+    return [pair for pair in pairs if pair[0] != pair[1]]
 
 
 def counts(evidence: Evidence) -> dict[str, int]:
@@ -120,20 +118,13 @@ def counts(evidence: Evidence) -> dict[str, int]:
     }
 
 
-def statuses_of(address: str) -> list[StudyStatus]:
-    """The studies of a ledger's only sweep."""
-    with Ledger(address) as ledger:
-        (sweep,) = ledger.sweeps()
-        return study_statuses(ledger, sweep.studies, sweep.n_seeds)
-
-
-def expected_in_mlflow(statuses: Sequence[StudyStatus]) -> Iterator[tuple[object, ...]]:
+def expected_in_mlflow(studies: Sequence[SweptStudy]) -> Iterator[tuple[object, ...]]:
     """A row for every trial and every evaluation run, as MLflow must show it."""
-    for status in statuses:
-        method = status.study.labels[1]
-        for trial, run in zip(status.trials, status.trial_runs, strict=True):
+    for study in studies:
+        method = study.labels[1]
+        for trial, run in zip(study.trials, study.trial_runs, strict=True):
             yield method, "search", str(trial.number), "FINISHED", *run.scores.values()
-        for run in status.evaluations:
+        for run in study.evaluations:
             yield method, "evaluate", str(run.spec.seed), "FINISHED", *run.scores.values()
 
 
