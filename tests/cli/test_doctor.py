@@ -15,7 +15,7 @@ from bhnbench_doubles.command_line import DOCUMENT, call
 from bhnbench_doubles.examined import broken, examine, examine_elsewhere
 from bhnbench_doubles.mirrors import Mirrors
 
-from bhnbench.doctor import files
+from bhnbench import files
 from bhnbench.doctor.examination import all_checks
 from bhnbench.doctor.sweep_file import SweepFile
 from bhnbench.findings import Check, Finding, Verdict

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from bhnbench import files
 from bhnbench.contract import Outcome
 from bhnbench.errors import LedgerAwayError, LedgerError
 from bhnbench.ledger import leases
@@ -215,6 +216,18 @@ def test_sqlite_is_written_from_one_host(tmp_path: Path) -> None:
                 text("UPDATE drivers SET seen_at = :late"), {"late": late.replace(tzinfo=None)}
             )
         two.join(alone=False)
+
+
+def test_sqlite_is_not_written_over_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"server:/export {tmp_path.resolve()} nfs4 rw 0 0\n")
+    monkeypatch.setattr(files, "MOUNTS", mounts)
+    rule = "must lie on a disk of this machine, but .* is of kind nfs4"
+    with pytest.raises(LedgerError, match=rule):
+        Ledger(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}", create=True)
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.postgres

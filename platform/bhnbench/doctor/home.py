@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from bhnbench.doctor.files import existing, mount_of, why_not_writable
+from bhnbench.files import existing, mount_of, why_not_writable
 from bhnbench.findings import Check, Verdict, failed, ok, skipped, warning
 from bhnbench.home import Home
 from bhnbench.tracking.addresses import parse

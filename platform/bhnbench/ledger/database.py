@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
 from bhnbench.errors import LedgerAwayError, LedgerError, NoLedgerError
+from bhnbench.files import mount_of
 
 SCHEMA = "0004"  # the newest migration; a test holds it to the scripts
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -71,6 +72,7 @@ def open_engine(address: str, *, create: bool) -> Engine:
                 f"{sqlite_file}: there is no ledger yet; start a sweep to make one"
             )
         if create:
+            _refuse_network(sqlite_file)
             _make_folder(sqlite_file.parent)
     engine = create_engine(
         url, pool_pre_ping=sqlite_file is None, connect_args=_connect_arguments(url)
@@ -109,6 +111,16 @@ def _connect_arguments(url: URL) -> dict[str, object]:
     """A host that is cut off does not answer at all: give up in seconds."""
     timed = "connect_timeout" in url.query or not url.drivername.startswith("postgresql")
     return {} if timed else {"connect_timeout": CONNECT_SECONDS}
+
+
+def _refuse_network(file: Path) -> None:
+    mount = mount_of(file)
+    if mount is not None and mount.on_a_network:
+        raise LedgerError(
+            f"{file}: an SQLite ledger must lie on a disk of this machine, but {mount.folder} is "
+            f"of kind {mount.kind}, on which its locks cannot be relied on; name a home on another "
+            "disk with --home, or set BHNBENCH_LEDGER to a PostgreSQL database"
+        )
 
 
 def _make_folder(folder: Path) -> None:
