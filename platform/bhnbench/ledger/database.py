@@ -118,7 +118,7 @@ def _refuse_network(file: Path) -> None:
     if mount is not None and mount.on_a_network:
         raise LedgerError(
             f"{file}: an SQLite ledger must lie on a disk of this machine, but {mount.folder} is "
-            f"of kind {mount.kind}, on which its locks cannot be relied on; name a home on another "
+            f"of kind {mount.kind}, where its locks cannot be relied on; name a home on another "
             "disk with --home, or set BHNBENCH_LEDGER to a PostgreSQL database"
         )
 
