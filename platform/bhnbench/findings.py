@@ -11,7 +11,7 @@ from bhnbench.interrupts import interrupts_deferred
 from bhnbench.words import one_line
 
 State = Literal["ok", "warning", "failed", "skipped"]
-SECONDS = 10.0  # of one check, unless it says otherwise
+SECONDS = 20.0  # of one check, unless it says otherwise
 LENGTH = 400  # of what a crash says
 
 

@@ -57,8 +57,9 @@ def test_every_row_is_shown_at_fault(tmp_path: Path, monkeypatch: pytest.MonkeyP
     text = "".join(path.read_text() for path in TESTS.glob("*/test_doctor*.py"))
     shown = set(re.findall(r'broken\(\s*"([^"]+)"', text))
     rows = set()
-    for uri in ("sqlite:///mlflow.db", "http://mlflow"):
+    for uri, address in (("sqlite:///mlflow.db", "local"), ("http://mlflow", "head:6379")):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        monkeypatch.setenv("RAY_ADDRESS", address)
         file = SweepFile(tmp_path / "sweep.yaml", ())
         rows |= {f"{check.group}: {check.name}" for check in all_checks(file, Home(tmp_path))}
     assert rows == shown

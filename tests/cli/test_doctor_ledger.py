@@ -80,7 +80,7 @@ def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BHNBENCH_LEDGER", f"postgresql+psycopg://me@127.0.0.1:{port}/x")
         started = time.monotonic()
         finding = broken("Ledger: connection", examine())
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
     assert "timeout" in finding["found"]
 
 

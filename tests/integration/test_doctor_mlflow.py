@@ -134,7 +134,7 @@ def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
         finding = broken("MLflow: connection", examine())
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
     assert "timed out" in finding["found"]
 
 

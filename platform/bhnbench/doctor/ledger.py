@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 GROUP = "Ledger"
-ANSWER_SECONDS = 5  # to connect; a server may have several addresses
+ANSWER_SECONDS = 5  # to connect
 BACKENDS = ("sqlite", "postgresql")
 EXAMPLE = "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 FIXES = {  # what a server's message says -> what to do
@@ -35,7 +35,7 @@ def checks(home: Home) -> Iterator[Check]:
     turn = InTurn()
     for name, look in looks.items():
         told = partial(turn.look, name, partial(_told, look, home))
-        yield Check(GROUP, name, told, seconds=3 * ANSWER_SECONDS)
+        yield Check(GROUP, name, told, seconds=6 * ANSWER_SECONDS)
 
 
 def address(home: Home) -> Verdict:

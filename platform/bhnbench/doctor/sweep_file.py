@@ -11,6 +11,7 @@ from bhnbench.doctor.support import supported
 from bhnbench.errors import InvalidSweepError
 from bhnbench.findings import Check, Verdict, failed, ok, skipped
 from bhnbench.sweep.document import Sweep, read_sweep
+from bhnbench.sweep.execution import Resources
 from bhnbench.words import counted
 
 GROUP = "Sweep file"
@@ -32,6 +33,11 @@ class SweepFile:
         yield Check(GROUP, "document", partial(self._read, self.path), seconds=60)
         for name, look in {"data": data_sets, "methods": supported}.items():
             yield Check(GROUP, name, partial(self._of_sweep, look), seconds=60)
+
+    def requests(self) -> list[Resources]:
+        """What the sweep's runs ask of a cluster; nothing where it is not known."""
+        sweep = self.sweep
+        return [] if sweep is None else [sweep.resources_of(study) for study in sweep.studies]
 
     def _read(self, path: Path) -> Verdict:
         """Every mistake is told, a line each."""

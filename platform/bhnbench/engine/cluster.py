@@ -31,7 +31,7 @@ class Cluster:
             grows: whether nodes may join.
         """
         self.grows = grows
-        self._nodes: list[Mapping[str, float]] = []
+        self._nodes: Sequence[Mapping[str, float]] = []
         self._look_again = 0.0
 
     def slots(self, resources: Resources) -> int:
@@ -67,6 +67,18 @@ class Cluster:
         if time.monotonic() >= self._look_again:
             self._nodes = [node["Resources"] for node in _ray_nodes() if node["Alive"]]
             self._look_again = time.monotonic() + LOOK_SECONDS
+        return self._nodes
+
+
+class Seen(Cluster):
+    """Nodes that somebody else has looked at: this process is connected to none."""
+
+    def __init__(self, nodes: Sequence[Mapping[str, float]]) -> None:
+        """Nodes, each by what it has."""
+        super().__init__(grows=False)
+        self._nodes = nodes
+
+    def _alive(self) -> Sequence[Mapping[str, float]]:
         return self._nodes
 
 
