@@ -61,3 +61,23 @@ def ledger_address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[s
     with engine.begin() as connection:
         connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
     engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """An address in a bucket of an S3 server on this host."""
+    moto = pytest.importorskip("moto.server", reason="needs moto[s3], of the dev extra")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        host, port = server.get_host_and_port()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        from pyarrow.fs import FileSystem
+
+        files, bucket = FileSystem.from_uri("s3://lab?allow_bucket_creation=true")
+        files.create_dir(bucket)
+        yield "s3://lab/a/prefix"
+    server.stop()

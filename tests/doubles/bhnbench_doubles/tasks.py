@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 import warnings
 from dataclasses import dataclass
@@ -134,6 +135,8 @@ class Rounds(Task):
 
     n_rounds: int = setting(3, "fits", valid=Int(1, 1000))
     breaks: str = setting("", "a file: where there is none, round 2 makes it and breaks")
+    kills: bool = setting(False, "round 2 kills the process instead")
+    seconds: float = setting(0.0, "that a round takes", valid=Float(0, 60))
 
     def evaluate(
         self,
@@ -149,8 +152,14 @@ class Rounds(Task):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 fit(tiny_problem())
+            time.sleep(self.seconds)
+            if log := os.environ.get("BHNBENCH_TEST_LOG"):
+                with Path(log).open("a") as file:
+                    file.write(f"round {number}\n")
             checkpoint.save(number + 1)
             if number == 2 and self.breaks and not Path(self.breaks).exists():
                 Path(self.breaks).touch()
+                if self.kills:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 raise RuntimeError("broken")
         return Outcome({"closeness": 0.0})
