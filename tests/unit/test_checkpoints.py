@@ -131,6 +131,45 @@ def test_a_run_goes_on_from_what_was_kept_and_leaves_nothing(broken: Rounds) -> 
     assert not broken.path.exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("mc_dropout", {}),
+        ("deep_ensemble", {"n_members": 2}),
+        ("sgld", {}),
+        ("bayesian_hypernet", {}),
+    ],
+)
+def test_a_run_that_goes_on_gives_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, settings: dict[str, Any]
+) -> None:
+    """Each fit starts from the predictive of the last, which comes out of the file."""
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0.0)
+    rounds = {"n_rounds": 2, "epochs": 2, "n_samples": 5, "n_candidates": 20, "restart": "warm"}
+    task = bind("task", "active_learning", rounds)
+    spec = RunSpec(task, bind("method", method, settings), "search", 0)
+
+    def lose(points: Any, so_far: Any) -> None:
+        if len(points) == 3:  # in the last round, when two are kept
+            raise ConnectionError
+
+    whole = execute(spec, checkpoint_path=tmp_path / "whole.pt")
+    lost = execute(spec, checkpoint_path=tmp_path / "lost.pt", listen=lose)
+    assert (whole.state, lost.failure) == ("done", "error")
+    heard: list[int] = []
+    rest = execute(
+        spec,
+        checkpoint_path=tmp_path / "lost.pt",
+        listen=lambda points, so_far: heard.append(points[-1][0]),
+    )
+    assert heard == [3]  # the other rounds are not done again
+    assert rest.outcome is not None
+    assert whole.outcome is not None
+    assert rest.outcome.scores == whole.outcome.scores
+    assert rest.points == whole.points
+    assert to_bytes(rest.outcome.tables) == to_bytes(whole.outcome.tables)
+
+
 def test_progress_of_another_run_is_not_used(broken: Rounds) -> None:
     assert broken.go(seed=2) == 3
     assert broken.result.state == "done"
