@@ -88,7 +88,7 @@ def free_port() -> int:
         return port
 
 
-def wait_for(happened: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(happened: Callable[[], object], seconds: float = 240) -> None:
     until = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < until, "it does not happen"
@@ -120,6 +120,15 @@ def start_head(
         f"--ray-client-server-port={free_port()}",
         f"--dashboard-agent-listen-port={free_port()}", *options,
     )  # fmt: skip
+
+
+def wait_until_up(node: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, log = node
+    until = time.monotonic() + 300
+    while "Ray runtime started" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.2)
 
 
 @contextmanager
@@ -163,14 +172,14 @@ def cluster() -> Iterator[Cluster]:
     )
     nodes = [start_head(cluster, environment, f"--port={port}")]
     with ended(nodes, cluster.folder):
-        wait_for(lambda: "Ray runtime started" in nodes[0][1].read_text())
+        wait_until_up(nodes[0])
         nodes += [
             start_node(
                 cluster.folder / "w", environment, f"--address=127.0.0.1:{port}", "--num-cpus=2",
                 "--node-ip-address=127.0.0.2", f"--dashboard-agent-listen-port={free_port()}",
             )
         ]  # fmt: skip
-        wait_for(lambda: "Ray runtime started" in nodes[1][1].read_text())
+        wait_until_up(nodes[1])
         yield cluster
 
 
@@ -280,7 +289,7 @@ def test_a_head_that_lets_in_everybody_is_warned_of() -> None:
     cluster = make_cluster()
     nodes = [start_head(cluster, cluster_environment(cluster), f"--port={free_port()}")]
     with ended(nodes, cluster.folder):
-        wait_for(lambda: "Ray runtime started" in nodes[0][1].read_text())
+        wait_until_up(nodes[0])
         listed = cluster.call("jobs")
     assert listed.stdout == f"no sweep was submitted to {cluster.address}\n"
     assert listed.stderr.startswith(f"warning: {cluster.address} asks for no token: whoever")
