@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ def test_lines_fit_the_terminal_and_say_the_state_in_words(
     at = next(number for number, line in enumerate(lines) if line.startswith("  failed   folder "))
     fix = next(line for line in lines[at:] if "fix: " in line)
     assert fix.index("fix: ") == lines[at].index("/dev/null")
-    assert lines[-1] == "Not ready: 1 failed, 0 warnings."
+    assert lines[-2:] == ["Not ready: 1 failed, 0 warnings.", "  Home: folder"]
     assert result.exit_code == 1
 
 
@@ -282,6 +283,29 @@ def test_methods_that_cannot_do_the_task(sweep_yaml: Path) -> None:
         examine(sweep_yaml, "--set", "methods=[{name: failing, how: unsupported}]"),
     )
     assert finding["state"] == "failed"
+
+
+def test_a_storage_that_cannot_be_reached(
+    tmp_path: Path, sweep_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    storage = f"storage={tmp_path / 'file' / 'deeper'}"
+    finding = broken("Sweep file: storage", examine(sweep_yaml, "--set", storage))
+    assert f"{tmp_path / 'file'} is a file, not a folder" in finding["found"]
+    findings = examine(sweep_yaml, "--set", f"storage={tmp_path / 'progress'}")
+    assert findings["Sweep file: storage"]["state"] == "ok"
+    assert not (tmp_path / "progress").exists()
+    with socket.socket() as closed:  # bound, but nobody listens
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+        monkeypatch.setenv("AWS_REGION", "nowhere-1")
+        findings = examine(sweep_yaml, "--set", "storage=s3://bucket/progress")
+    finding = broken("Sweep file: storage", findings)
+    assert finding["found"].startswith("s3://bucket/progress: ")
+    assert "AWS_ENDPOINT_URL" in finding["fix"]
+    assert "s3cret" not in str(findings)
 
 
 # Home

@@ -188,7 +188,7 @@ def test_tokens_that_do_not_get_there(
 @pytest.mark.parametrize("scheme", ["", "http://"])
 def test_a_port_where_nobody_listens(scheme: str) -> None:
     finding = broken("Ray: connection", examine_at(f"{scheme}127.0.0.1:{free_port()}"))
-    assert finding["found"] == "none: Connection refused"
+    assert finding["found"] == "no answer: Connection refused"
 
 
 @pytest.mark.parametrize("scheme", ["", "http://"])

@@ -54,14 +54,13 @@ def doctor(
     sweep_file = SweepFile(file, overrides)
     checks = all_checks(sweep_file, home)
     findings = [check.examine() for check in checks] if as_json else _print_all(checks)
-    n_failed, n_warned = (
-        sum(finding.state == state for finding in findings) for state in ("failed", "warning")
-    )
+    faults = [finding for finding in findings if finding.state == "failed"]
     if as_json:
-        print_json({"ready": not n_failed, "checks": [asdict(finding) for finding in findings]})
+        print_json({"ready": not faults, "checks": [asdict(finding) for finding in findings]})
     else:
-        click.echo(f"\n{_conclusion(n_failed, n_warned)}")
-    if n_failed:
+        n_warned = sum(finding.state == "warning" for finding in findings)
+        click.echo(f"\n{_conclusion(faults, n_warned)}")
+    if faults:
         raise SystemExit(2 if sweep_file.invalid else 1)
 
 
@@ -105,8 +104,9 @@ def _fill(text: str, width: int, indent: int) -> str:
     )
 
 
-def _conclusion(n_failed: int, n_warned: int) -> str:
+def _conclusion(faults: Sequence[Finding], n_warned: int) -> str:
     warned = counted(n_warned, "warning")
-    if n_failed:
-        return f"Not ready: {n_failed} failed, {warned}."
+    if faults:
+        names = "".join(f"\n  {fault.group}: {fault.name}" for fault in faults)
+        return f"Not ready: {len(faults)} failed, {warned}.{names}"
     return f"Ready to run, with {warned}." if n_warned else "Ready to run."

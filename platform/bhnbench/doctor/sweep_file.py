@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from bhnbench.doctor.data import data_sets
+from bhnbench.doctor.storage import reached
 from bhnbench.doctor.support import supported
 from bhnbench.errors import InvalidSweepError
 from bhnbench.findings import Check, Verdict, failed, ok, skipped
@@ -31,7 +32,8 @@ class SweepFile:
         if self.path is None:
             return
         yield Check(GROUP, "document", partial(self._read, self.path), seconds=60)
-        for name, look in {"data": data_sets, "methods": supported}.items():
+        looks = {"data": data_sets, "methods": supported, "storage": reached}
+        for name, look in looks.items():
             yield Check(GROUP, name, partial(self._of_sweep, look), seconds=60)
 
     def requests(self) -> list[Resources]:

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bhnbench.engine import LOCAL, facts, ray_address
 from bhnbench.engine.facts import Facts, RefusedError, UnreachedError
+from bhnbench.engine.temp_folder import temp_folder
 from bhnbench.errors import ResourceError
 from bhnbench.findings import Check, InTurn, Verdict, failed, ok, skipped, warning
 from bhnbench.sweep.execution import Resources
 from bhnbench.words import counted
 
 GROUP = "Ray"
-SECONDS = 40  # of one check; a probe and a connection have shorter limits of their own
-SOCKET = "ray/session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
-SOCKET_LENGTH = 103 if sys.platform == "darwin" else 107  # the system's limit
-FULL = 0.95  # of a disk; beyond that Ray stores nothing on it
+SECONDS = 70  # of one check; a probe and a connection have shorter limits of their own
 OUTSIDE = "bhnbench submit FILE --address http://HEAD:8265"
 
 
@@ -102,7 +97,7 @@ class _Cluster:
             return failed("the cluster asks for a token, and ours is missing or wrong", fix)
         except UnreachedError as error:
             fix = "start the cluster (ray start --head), or correct --address or $RAY_ADDRESS"
-            return failed(f"none: {error}", fix)
+            return failed(f"no answer: {error}", fix)
         found = self._facts
         hosts = counted(len(found.addresses), "host")
         return ok(f"{hosts}, {found.total('CPU'):g} CPU, {found.total('GPU'):g} GPU")
@@ -183,24 +178,6 @@ class _Cluster:
     def _known(self) -> Facts:
         assert self._facts is not None, "asked for in turn"
         return self._facts
-
-
-def temp_folder() -> Verdict:
-    """Ray's sockets have long paths, and its logs and objects need room."""
-    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
-    pid_max = Path("/proc/sys/kernel/pid_max")
-    pid = pid_max.read_text().strip() if pid_max.exists() else "99999"
-    length = len(os.fsencode(folder / SOCKET.format(pid=pid)))
-    fix = "export RAY_TMPDIR=/tmp, or another short path on a disk with room"
-    if length > SOCKET_LENGTH:
-        too_long = f"{folder} is {length - SOCKET_LENGTH} characters too long for Ray's sockets"
-        return failed(too_long, fix)
-    if not folder.is_dir():
-        return failed(f"{folder} is no folder", fix)
-    usage = shutil.disk_usage(folder)
-    if usage.used > FULL * (usage.used + usage.free):
-        return warning(f"the disk of {folder} is full to more than {FULL:.0%}", fix)
-    return ok(f"{folder}, {usage.free / 1e9:.1f} GB free")
 
 
 def _listed(versions: Mapping[str, Any]) -> str:

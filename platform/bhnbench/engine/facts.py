@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from bhnbench.words import one_line
 
-PROBE_SECONDS = 15  # most of it for the import of Ray from a slow disk
+PROBE_SECONDS = 60  # most of it for the import of Ray from a slow disk
 HTTP_SECONDS = 5
 
 
@@ -172,6 +173,8 @@ def _probe(*arguments: str) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         raise UnreachedError(f"no answer in {PROBE_SECONDS} s") from None
+    if done.returncode == -signal.SIGALRM:
+        raise UnreachedError("its port is open, but nothing answers there as Ray does")
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         said = done.stderr.strip().splitlines()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from bhnbench.findings import Verdict, failed, ok, skipped, warning
-from bhnbench.tracking.addresses import LATER, reason, shown
+from bhnbench.tracking.addresses import LATER, reason
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -30,7 +30,7 @@ def connection(uri: str) -> Verdict:
         answer = _get(uri, "/health")
     except RequestException as error:
         fix = f"start it, or correct $MLFLOW_TRACKING_URI; {LATER}"
-        return failed(f"none to {shown(uri)}: {_cause(error, uri)}", fix)
+        return failed(f"no answer: {_cause(error, uri)}", fix)
     if answer.ok:
         return ok("the server answers")
     fix = "$MLFLOW_TRACKING_URI must name an MLflow server, with its prefix if it has one"
