@@ -81,6 +81,7 @@ class Plan:
 class Report:
     """What came of it."""
 
+    evidence: Evidence | None = None
     laws: list[Law] = field(default_factory=list)
     planned: list[str] = field(default_factory=list)  # kinds, in order
     faults: list[tuple[str, str]] = field(default_factory=list)  # kind, what was done
@@ -121,7 +122,7 @@ def run_campaign(plan: Plan) -> Report:
         finally:
             driver.stop()
         report.exit_codes, report.last_words = driver.exit_codes, driver.last_words()
-        evidence = _gather(lab, plan, audit)
+        report.evidence = evidence = _gather(lab, plan, audit)
         audit.close()
     report.laws, report.counts = list(laws(evidence)), counts(evidence)
     report.seconds = time.monotonic() - started
