@@ -96,6 +96,9 @@ def conclusion(run: RunRecord, studies: Sequence[StudySpec] = ()) -> str:
         return "It is under way."
     if run.settled:
         return f"It failed for good: {run.failure} would happen again, so it is not tried again."
+    if run.failure == "interrupted":
+        why = run.message or "no reason was noted"
+        return f"It was interrupted ({why}): the next `bhnbench sweep` tries it again."
     return "It failed in a way that may pass: the next `bhnbench sweep` tries it again."
 
 
