@@ -34,7 +34,7 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 
 bench: setup
-	for name in overhead methods tasks; do echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
+	for name in engine methods tasks; do echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
 # The tables in docs/: runs what is missing of both sweeps (exit code 3: some runs failed, as the table says).
 results: setup

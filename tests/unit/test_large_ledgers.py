@@ -21,14 +21,14 @@ from bhnbench.status import study_statuses, warned_runs
 from bhnbench.sweep.document import read_sweep
 from bhnbench.sweep.plan import plan_sweep
 
-SIZE = Size(tasks=1, trials=20, seeds=2, small_sweeps=12, metrics=2, points=2)
+SIZE = Size(tasks=1, trials=20, seeds=2, small_sweeps=6, metrics=2, points=2)
 MANY = replace(SIZE, small_sweeps=50)
 LARGE = ("runs", "trials", "scores", "points")
 
 
 @pytest.fixture
 def address(ledger_address: str) -> str:
-    """The URL of a ledger of a dozen finished sweeps, and one that is half done."""
+    """The URL of a ledger of a few finished sweeps, and one that is half done."""
     fill(ledger_address, SIZE, share=0.5)
     return ledger_address
 
