@@ -133,11 +133,19 @@ def open_cluster(requests: Iterable[Resources]) -> Iterator[Cluster]:
             ray.shutdown()
 
 
+def n_own_cpus() -> int:
+    """The processors that this process may use; Ray would count all of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _connect(address: str) -> None:
     try:
         with interrupts_deferred():
             ray.init(
                 address,
+                num_cpus=n_own_cpus() if address == LOCAL else None,
                 include_dashboard=False if address == LOCAL else None,
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,

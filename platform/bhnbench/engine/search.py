@@ -44,19 +44,18 @@ class Search:
         self._waiting: TrialRef | None = None  # proposed, but its run is under way elsewhere
         self._open: set[int] = set()
         self._next_number = 0
-        for trial in ledger.trials(study_id):
-            if trial.number >= self._n_trials:
-                break
+        trials = [t for t in ledger.trials(study_id) if t.number < self._n_trials]
+        points = ledger.points_of((trial.run_id for trial in trials), self._spec.metric)
+        for trial in trials:
             self._next_number = trial.number + 1
-            self._restore(trial)
+            self._restore(trial, points.get(trial.run_id, []))
 
-    def _restore(self, trial: TrialRecord) -> None:
+    def _restore(self, trial: TrialRecord, points: list[tuple[int, float]]) -> None:
         ref = TrialRef(self._id, trial.number, trial.configuration)
         if not trial.settled:
             self._proposer.reopen(trial)
             self._redo.append(ref)
             return
-        points = metric_points(self._ledger.points(trial.run_id), self._spec.metric)
         if trial.last_step is not None:
             points = [point for point in points if point[0] <= trial.last_step]
         self._proposer.restore(trial, points)

@@ -64,7 +64,7 @@ def open_engine(address: str, *, create: bool) -> Engine:
         LedgerError: it cannot be opened, or a newer bhnbench wrote it.
     """
     url = _parse(address)
-    shown = url.render_as_string(hide_password=True)
+    shown = url.set(query={}).render_as_string(hide_password=True)  # a query may hold secrets too
     sqlite_file = Path(url.database) if url.drivername == "sqlite" and url.database else None
     if sqlite_file is not None:
         if not create and not sqlite_file.exists():
