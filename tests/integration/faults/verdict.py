@@ -53,7 +53,7 @@ def laws(evidence: Evidence) -> Iterator[Law]:
     """What must hold."""
     yield Law("every planned run is done", _not_done(evidence))
     yield Law("no run is done twice", _done_twice(evidence))
-    yield Law("no run begins once it is done", _begun_late(evidence))
+    yield Law("no run begins more often than it was handed out", _begun_too_often(evidence))
     yield Law("MLflow shows what the ledger has", _shown_wrongly(evidence))
     yield Law("the scores are those of one calm machine", _other_scores(evidence))
     if evidence.determined:
@@ -75,7 +75,14 @@ def _done_twice(evidence: Evidence) -> list[object]:
     return found
 
 
-def _begun_late(evidence: Evidence) -> list[object]:
+def _begun_too_often(evidence: Evidence) -> list[object]:
+    attempts = {name_of(run.spec): run.attempts for run in evidence.runs.values()}
+    began = Counter(note.run for note in evidence.notes if note.what == "began")
+    return [(run, count) for run, count in began.items() if count > attempts.get(run, 0)]
+
+
+def _begun_late(evidence: Evidence) -> list[Note]:
+    """By hosts that were cut off when they were to begin, so that others did it meanwhile."""
     done_at = evidence.done_at()
     began = [note for note in evidence.notes if note.what == "began"]
     return [note for note in began if note.run in done_at and note.time > done_at[note.run]]
@@ -113,6 +120,7 @@ def counts(evidence: Evidence) -> dict[str, int]:
         "executions ended": ended.total(),
         "runs executed more than once": sum(count > 1 for count in began.values()),
         "runs whose result was lost on its way": sum(count > 1 for count in ended.values()),
+        "executions begun once the run was done": len(_begun_late(evidence)),
         "attempts in the ledger": sum(run.attempts for run in evidence.runs.values()),
         "children in MLflow": len(evidence.shown),
     }
