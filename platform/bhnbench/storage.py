@@ -129,4 +129,4 @@ class Remote:
     def _open(self) -> tuple[FileSystem, str]:
         from pyarrow.fs import FileSystem
 
-        return FileSystem.from_uri(self.address)  # type: ignore[no-any-return]
+        return FileSystem.from_uri(self.address)  # type: ignore[no-any-return]  # pyarrow's

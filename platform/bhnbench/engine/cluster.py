@@ -83,7 +83,7 @@ class Seen(Cluster):
 
 
 def _ray_nodes() -> list[dict[str, Any]]:
-    return list(ray.nodes())  # type: ignore[no-untyped-call]
+    return list(ray.nodes())  # type: ignore[no-untyped-call]  # Ray's
 
 
 def asked_of(resources: Resources) -> dict[str, float]:

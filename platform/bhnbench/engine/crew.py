@@ -14,6 +14,7 @@ from bhnbench.runs import RunResult
 from bhnbench.sweep.execution import Resources
 
 IDLE_LIMIT_SECONDS = 5.0  # then a worker makes room for those who have work
+REST_SECONDS = 30.0  # before one like it is hired again, unless a run ends sooner
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Crew:
 
     def __reduce__(self) -> tuple[type[Crew], tuple[()]]:
         """Tune pickles what it is given, for a restore that we never use: the ledger remembers."""
-        return object.__new__, (Crew,)  # type: ignore[return-value]
+        return object.__new__, (Crew,)  # type: ignore[return-value]  # an empty one is enough
 
     @property
     def finished(self) -> bool:
@@ -82,7 +83,7 @@ class Crew:
         worker.handle = handle or worker.handle
         if worker.work is not None and result is not None:
             if result.state != "running":
-                self._coordinator.land(worker.work, result)
+                self._land(worker.work, result)
             elif not self._coordinator.stops_at_rung(worker.work, result):
                 return True
             worker.work, worker.idle_since = None, time.monotonic()
@@ -96,11 +97,21 @@ class Crew:
         if not self._coordinator.n_left()[worker.resources]:
             del self._workers[worker_id]
             return False
-        if time.monotonic() - worker.idle_since < IDLE_LIMIT_SECONDS:
+        idle_seconds = time.monotonic() - worker.idle_since
+        if idle_seconds < IDLE_LIMIT_SECONDS or not self._is_in_the_way(worker):
             return True
-        self._rested_until[worker.resources] = time.monotonic() + IDLE_LIMIT_SECONDS
+        self._rested_until[worker.resources] = time.monotonic() + REST_SECONDS
         del self._workers[worker_id]
         return False
+
+    def _is_in_the_way(self, idle: Worker) -> bool:
+        """Whether others may want its room: runs that ask for something else, or other sweeps."""
+        left = self._coordinator.n_left()
+        return self._cluster.grows or any(resources != idle.resources for resources in left)
+
+    def _land(self, work: Work, result: RunResult, *, killed: bool = False) -> None:
+        self._coordinator.land(work, result, killed=killed)
+        self._rested_until.clear()  # what waited for it may go on
 
     def lost(self, worker_id: str, result: RunResult, *, killed: bool) -> None:
         """A worker is gone, and its run with it.
@@ -112,4 +123,4 @@ class Crew:
         """
         worker = self._workers.pop(worker_id)
         if worker.work is not None:
-            self._coordinator.land(worker.work, result, killed=killed)
+            self._land(worker.work, result, killed=killed)

@@ -20,7 +20,7 @@ ANSWER_SECONDS = 10  # from the end of the imports; then the system ends this pr
 def ask(address: str) -> dict[str, Any]:
     """Versions, nodes and dashboard of a cluster; joins nothing."""
     from ray._private.services import canonicalize_bootstrap_address_or_die
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
     from ray.exceptions import AuthenticationError
 
     signal.alarm(ANSWER_SECONDS)
@@ -52,7 +52,7 @@ def look_here() -> dict[str, Any]:
 
     spec = ResourceAndLabelSpec()
     spec.resolve(is_head=True, node_ip_address="127.0.0.1")
-    has = spec.to_resource_dict()  # type: ignore[no-untyped-call]
+    has = spec.to_resource_dict()  # type: ignore[no-untyped-call]  # Ray's
     return {"ray": ray.__version__, "nodes": [{"address": "127.0.0.1", "resources": has}]}
 
 

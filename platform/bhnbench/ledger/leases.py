@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import socket
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import CursorResult, Select, Update, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -160,8 +160,8 @@ def _insert_run(session: Session, spec: RunSpec, driver: int | None) -> bool:
     return True
 
 
-def _n_changed(session: Session, change: object) -> int:
-    return int(session.execute(change).rowcount)  # type: ignore[call-overload]
+def _n_changed(session: Session, change: Update) -> int:
+    return int(cast("CursorResult[Any]", session.execute(change)).rowcount)
 
 
 def holds_study(session: Session, study_id: int, driver: int | None) -> bool:
