@@ -68,15 +68,18 @@ class RunCheckpoint:
             content = from_bytes(kept)
             if content["key"] != self._key:
                 return None
+            points, n_fits, state = content["points"], content["n_fits"], content["state"]
+            seconds = content["fit_seconds"], content["score_seconds"]
+            warnings = content.get("warnings", ())  # none in older files
             self._rng.set_state(content["rng"])
         except Exception as error:  # whatever a broken file raises, the run starts afresh
             logger.warning("the progress of run %s is not used: %s", self._key, one_line(error))
             return None
-        self._run.points[:] = content["points"]
-        self._run.clock.go_on_from(content["fit_seconds"], content["score_seconds"])
-        self._run.n_fits = content["n_fits"]
-        self._run.warnings.texts[:] = content.get("warnings", ())  # none in older files
-        return content["state"]
+        self._run.points[:] = points
+        self._run.clock.go_on_from(*seconds)
+        self._run.n_fits = n_fits
+        self._run.warnings.texts[:] = warnings
+        return state
 
     def save(self, state: Any) -> None:  # noqa: ANN401
         """Keep ``state``, unless what was kept last is young."""

@@ -10,6 +10,7 @@ import math
 import torch
 
 from bhnbench.contract import Metric
+from bhnbench.errors import DivergedError
 
 ACCURACY = Metric("accuracy", "maximize", "%", "share of examples whose likeliest class is right")
 NLL = Metric("nll", "minimize", "nats", "mean negative log probability of the target class")
@@ -39,7 +40,13 @@ def mixture_log_likelihood(log_densities: torch.Tensor) -> float:
 
 
 def accuracy(probs: torch.Tensor, targets: torch.Tensor) -> float:
-    """Percentage of examples whose likeliest class is the target."""
+    """Percentage of examples whose likeliest class is the target.
+
+    Raises:
+        DivergedError: a probability is not a number, so that no class is the likeliest.
+    """
+    if probs.isnan().any():
+        raise DivergedError("probabilities must be numbers, but some are nan")
     return 100.0 * (probs.argmax(-1) == targets).double().mean().item()
 
 

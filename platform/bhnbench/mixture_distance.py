@@ -72,10 +72,11 @@ def by_frequencies(
         variances: of the same shape, all positive.
         n_frequencies: as many as every column needs, or more.
     """
-    unit = variances.amax(0).sqrt()
+    largest = variances.amax(0)
+    unit = largest.sqrt()
     step = 2 * math.pi / (_spread(means) / unit + _REACH)
     phases = step * (means - means[0]) / unit
-    exponents = -0.5 * variances * (step / unit).square()
+    exponents = -0.5 * (variances / largest) * step.square()
     at_zero = (phases.var(0, correction=0) - 2 * exponents.mean(0)) / step.square() - 1
     total = 0.5 * at_zero  # the first summand of the trapezoid rule
     ratios = terms = torch.complex(exponents, phases).exp()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from bhnbench import uncertainty
+from bhnbench.errors import DivergedError
 from bhnbench.space import Choice
 from bhnbench.uncertainty import class_probabilities, entropy
 from bhnbench_tasks.scores import probabilities_in_chunks
@@ -35,7 +36,12 @@ def choose_points(
         outputs: logits of posterior samples, ``(n_samples, n_candidates, n_classes)``.
         n: how many, or all where there are fewer.
         rng: for labels that ``batch_bald`` samples.
+
+    Raises:
+        DivergedError: an output is not finite, so that candidates have no order.
     """
+    if not outputs.isfinite().all():
+        raise DivergedError("outputs for the candidates must be finite, but some are not")
     if acquisition == "batch_bald":
         return batch_bald(outputs, n, rng=rng).places
     score = SCORES[acquisition]

@@ -82,6 +82,8 @@ class ActiveLearning(ImageTask):
     pool, in the papers from images beside it. ``pretrained`` trains on the initial labels as
     long as in any round, in the paper until all are right. The network is an MLP instead of a
     CNN, rounds are fewer, and each has 100 epochs, because an epoch on 20 labels is one step.
+    ``cnn_32`` has 32 filters in its first convolution for every method; in the published code
+    the hypernetwork had 32 there and the baselines 1.
     ``dataset: mnist, n_train: 40000, network: cnn_32, n_rounds: 98, n_candidates: 2000, epochs:
     50, batch_size: 128`` is the papers' size.
     """

@@ -108,6 +108,7 @@ class Adversary(ImageTask):
     )
     n_samples: int = setting(20, "posterior samples at scoring", valid=Int(1, 10_000))
 
+    version: ClassVar[str] = "2"
     metrics: ClassVar[tuple[Metric, ...]] = (
         AREA_UNDER_ACCURACY_CURVE,
         CLEAN_ACCURACY,

@@ -36,7 +36,8 @@ class DigitClassification(ImageTask):
     ranks the images by it (Geifman, Uziel and El-Yaniv, 2019, "Bias-reduced uncertainty estimation
     for deep neural classifiers").
 
-    Departures from the paper's 2 x 800 units and 200 to 500 epochs: smaller defaults, so that a
+    Departures from the paper's 800 units (in two layers, as far as can be told) and 200 to 500
+    epochs: smaller defaults, so that a
     run takes seconds. The method decides which epoch's parameters it returns; most of
     the built-in ones return the best on validation data.
     """

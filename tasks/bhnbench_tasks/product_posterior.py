@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bhnbench.contract import Split, Table
+from bhnbench.errors import DivergedError
 
 N_CELLS = 40  # of the histogram, in one direction
 N_WITHIN = 512  # values of a in a cell at which masses are summed
@@ -94,7 +95,12 @@ class ProductPosterior:
         count in the cell next to them. It is always finite, and about ``(k - 1) / (2 n_samples)``
         too high of exact samples that fall into ``k`` cells (Miller, 1955, "Note on the bias of
         information estimates").
+
+        Raises:
+            DivergedError: a sample is not a number.
         """
+        if weights.isnan().any():
+            raise DivergedError("samples of the weights must be numbers, but some are nan")
         places = (weights / self.limit + 1) * (N_CELLS / 2)
         cells = places.floor().clamp(0, N_CELLS - 1).long()
         counts = torch.bincount(cells[:, 0] * N_CELLS + cells[:, 1], minlength=N_CELLS**2)

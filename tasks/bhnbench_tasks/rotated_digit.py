@@ -71,7 +71,7 @@ class RotatedDigit(ImageTask):
     angles of all digits. A search turns images as the evaluation does, by the same angles.
 
     Departures: scores over many images; images turn all the way to 180 degrees, where Pawlowski
-    et al. stop at 90; the network is smaller.
+    et al. stop at 90, and are turned with linear interpolation, not cubic; the network is smaller.
     """
 
     max_angle: int = setting(180, "the largest angle, degrees", valid=Int(1, 360))

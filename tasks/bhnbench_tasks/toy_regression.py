@@ -77,8 +77,9 @@ class ToyRegression(Task):
 
     Departures: as many steps as make a run take seconds, instead of 1000 epochs for ``blundell``,
     40 for ``cubic``, at a learning rate of 0.1, and 20 000 steps for ``sinusoids``; ReLU and 50
-    units there instead of ten of tanh. The noise scale is learned also where the papers give it,
-    as an ordinary parameter, which a method may treat as random or not.
+    units there instead of ten of tanh, and one noise scale for all inputs, where the paper's
+    network gives one for each (``noise: heteroscedastic``). The noise scale is learned also where
+    the papers give it, as an ordinary parameter, which a method may treat as random or not.
     """
 
     curve: str = setting("blundell", "the curve", valid=Choice(*CURVES))

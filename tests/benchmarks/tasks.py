@@ -228,7 +228,11 @@ def seconds_of(work: Callable[[], None]) -> float:
 
 
 def show_share() -> None:
-    """Every task with its defaults; the second of two runs, when data sets have been read."""
+    """Every task with its defaults; the second of two runs, when data sets have been read.
+
+    The dense network that `compression` compares with is trained once a process for all methods
+    and seeds that share it, and so not in the second run.
+    """
     rows = []
     for name, plugin in installed("task").items():
         if plugin.package != "bhnbench":

@@ -23,6 +23,19 @@ def test_plot_writes_every_figure_in_both_formats(home: Path, tmp_path: Path) ->
     assert path == str(home / "figures" / "demo-1" / "guess-scores.svg")
 
 
+def test_a_sweep_is_found_by_its_file(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "any.yaml").write_text("name: demo\ntasks: [guess]\nmethods: [constant]\n")
+    by_file, by_name = (
+        call("plot", given, "--home", home, "--format", "svg")
+        for given in (tmp_path / "any.yaml", "demo")
+    )
+    assert by_file.exit_code == 0, by_file.output
+    assert by_file.stdout == by_name.stdout
+    missing = call("plot", tmp_path / "none.yaml", "--home", home)
+    assert missing.exit_code == 1
+    assert "none.yaml' in the ledger; " in missing.stderr
+
+
 def test_plot_says_where_it_cannot_write(home: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = call("plot", "--home", home, "--out", tmp_path / "file")

@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, root_mea
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from bhnbench import metrics
+from bhnbench.errors import DivergedError
 
 
 def doubles(values: list) -> torch.Tensor:
@@ -202,3 +203,9 @@ def test_names_are_unique_and_units_are_given():
     assert len({metric.name for metric in declared}) == len(declared)
     assert metrics.ACCURACY.unit == metrics.ECE.unit == "%"
     assert metrics.NLL.unit == metrics.LOG_LIKELIHOOD.unit == "nats"
+
+
+def test_no_class_is_the_likeliest_of_what_is_no_number(probs, targets):
+    probs[5, 2] = math.nan
+    with pytest.raises(DivergedError, match="must be numbers, but some are nan"):
+        metrics.accuracy(probs, targets)

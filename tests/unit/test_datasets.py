@@ -35,6 +35,7 @@ from bhnbench_tasks.datasets import (
     n_train_rows,
     value_range,
 )
+from bhnbench_tasks.datasets.notmnist import SOURCE as NOTMNIST
 from bhnbench_tasks.datasets.tables import TABLES
 
 KNOWN = {*NAMES.values, *TABLES.values}
@@ -232,3 +233,13 @@ def test_a_search_does_not_read_mnists_test_file(
 def refuse(file: DataFile, *_: object) -> bytes:
     """In place of a download, which no test may try."""
     raise DataError(file.path)
+
+
+def test_no_part_of_notmnist_holds_an_image_of_another(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = NOTMNIST.load()
+    parts = [letters.train, letters.validation, letters.read_test()]
+    images = [image.numpy().tobytes() for part in parts for image in part.inputs]
+    assert len(set(images)) == len(images) == 9804
+    assert len(letters.train) == NOTMNIST.n_train

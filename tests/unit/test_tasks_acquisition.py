@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bhnbench import uncertainty
+from bhnbench.errors import DivergedError
 from bhnbench.seeds import make_rng
 from bhnbench_tasks.acquisition import batch_bald, choose_points
 
@@ -162,3 +163,11 @@ def test_the_size_of_the_papers_is_one_call():
     batch = batch_bald(logits, 10, rng=make_rng())
     assert len(set(batch.places.tolist())) == 10
     assert (batch.gains.diff() <= 0.01).all()  # information is submodular
+
+
+@pytest.mark.parametrize("name", ["bald", "batch_bald", "entropy"])
+def test_candidates_whose_outputs_are_no_numbers_have_no_order(name):
+    logits = random_logits(10, 20, 3)
+    logits[3, 7, 0] = torch.nan
+    with pytest.raises(DivergedError, match="must be finite, but some are not"):
+        choose_points(name, logits, 4, rng=make_rng(seed=0))

@@ -13,6 +13,7 @@ from bhnbench_doubles.fits import Fit, run_task
 from scipy.stats import norm
 
 from bhnbench.contract import Split
+from bhnbench.errors import DivergedError
 from bhnbench.plugins import load_method
 from bhnbench.seeds import make_rng
 from bhnbench_tasks.figures.density import draw_posterior
@@ -295,3 +296,8 @@ def test_the_figure_has_a_panel_a_method():
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in panels] == ["exact", "point"]
     assert panels[1].texts[0].get_text() == "smaller mode\n0 %"
+
+
+def test_samples_that_are_no_numbers_have_no_divergence():
+    with pytest.raises(DivergedError, match="must be numbers, but some are nan"):
+        EXACT.kl_of(torch.tensor([[1.0, 1.0], [math.nan, 1.0]], dtype=torch.float64))

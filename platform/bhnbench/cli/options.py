@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -61,11 +62,13 @@ def open_ledger(home: Home) -> Ledger:
 
 
 def find_sweep(ledger: Ledger, reference: str | None) -> SweepRecord:
-    """The sweep of that name (the one started last) or number; without one, the last of all.
+    """The sweep of that name (the one started last), number or file; without one, the last of all.
 
     Raises:
         BhnbenchError: there is none.
     """
+    if reference is not None and reference.endswith((".yaml", ".yml")):
+        reference = _name_in(Path(reference))
     found = ledger.find_sweep(reference)
     if found is not None:
         return found
@@ -74,6 +77,17 @@ def find_sweep(ledger: Ledger, reference: str | None) -> SweepRecord:
         raise BhnbenchError("the ledger has no sweep yet; start one with `bhnbench sweep FILE`")
     hint = did_you_mean(str(reference), names)
     raise BhnbenchError(f"no sweep {reference!r} in the ledger; {hint}")
+
+
+def _name_in(file: Path) -> str:
+    """What a sweep file calls its sweep."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return str(file)  # which no sweep is called
+    return str(content.get("name", file)) if isinstance(content, dict) else str(file)
 
 
 def find_run(ledger: Ledger, reference: str) -> RunRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 from bhnbench.contract import Split
@@ -19,12 +19,21 @@ def shuffled(n: int, *, salt: str = "") -> list[int]:
     return sorted(range(n), key=lambda row: hashlib.sha256(f"{salt}{row}".encode()).digest())
 
 
-@lru_cache(maxsize=2 * N_SPLITS)
+@cache
 def order_by_hash(n: int, salt: str) -> torch.Tensor:
     """``shuffled`` as a tensor, worked out once a process for all runs: never modify it."""
     import torch
 
     return torch.tensor(shuffled(n, salt=salt), dtype=torch.long)
+
+
+def distinct(split: Split) -> Split:
+    """The first of all rows with the same inputs, so that no two parts hold the same one."""
+    rows: dict[bytes, int] = {}
+    for row, inputs in enumerate(split.inputs.numpy()):
+        rows.setdefault(inputs.tobytes(), row)
+    kept = list(rows.values())
+    return Split(split.inputs[kept], split.targets[kept])
 
 
 def deal(split: Split) -> tuple[Split, Split, Split]:

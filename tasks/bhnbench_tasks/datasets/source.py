@@ -24,11 +24,12 @@ class Source(DataSource, Generic[T]):
     files: tuple[DataFile, ...] = ()
     mirrors: tuple[str, ...] = ()
     bundled_digest: str = ""  # of the content, where there are no files
+    edition: str = ""  # of what is made of the files: another one when that changes
 
     @property
     def digest(self) -> str:
         """Digest of the content; reads nothing."""
-        return digest_of(self.files) if self.files else self.bundled_digest
+        return digest_of(self.files, self.edition) if self.files else self.bundled_digest
 
     @property
     def folders(self) -> Sequence[Path]:
@@ -63,7 +64,7 @@ def on_github(repository: str, version: str, folder: str = "") -> tuple[str, ...
     )
 
 
-def digest_of(files: Sequence[DataFile]) -> str:
-    """One digest for several files."""
+def digest_of(files: Sequence[DataFile], edition: str = "") -> str:
+    """One digest for several files, and for what is made of them."""
     joined = "".join(data_files.digest_value(file) for file in files)
-    return hashlib.sha256(joined.encode()).hexdigest()
+    return hashlib.sha256(f"{joined}{edition}".encode()).hexdigest()
