@@ -37,9 +37,14 @@ class Listener:
         """From now on, in place of whoever else has begun to since."""
         for number in (signal.SIGINT, *PREEMPTIONS):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nobody wants it to be heard
-                signal.signal(number, self._hear)
+                signal.signal(number, self.hear)
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
+    def hear(self, number: int, _frame: FrameType | None) -> None:
+        """The handler.
+
+        Raises:
+            KeyboardInterrupt: always.
+        """
         self._heard = signal.Signals(number)
         for preemption in PREEMPTIONS:
             signal.signal(preemption, signal.SIG_IGN)
@@ -74,6 +79,17 @@ def listen_again() -> None:
         _listeners[-1].listen()
 
 
+def preempt() -> None:
+    """As if SIGUSR1 had been heard.
+
+    Raises:
+        KeyboardInterrupt: always.
+    """
+    if _listeners:
+        _listeners[-1].hear(signal.SIGUSR1, None)
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
     """Ctrl-C, and a preemption that is listened for, are heard at the end of the block.
@@ -91,9 +107,9 @@ def interrupts_deferred() -> Iterator[None]:
     heard: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *PREEMPTIONS)}
     held = {number: handler for number, handler in before.items() if callable(handler)}
-    for number in held:
-        signal.signal(number, lambda number, frame: heard.append(number))
     try:
+        for number in held:
+            signal.signal(number, lambda number, frame: heard.append(number))
         yield
     finally:
         for number, handler in held.items():

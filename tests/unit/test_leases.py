@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -71,6 +73,19 @@ def place(ledger_address: str, tmp_path: Path) -> Iterator[Place]:
         yield Place(ledger_address, tmp_path, stack)
 
 
+def test_drivers_that_note_the_same_sweep_at_once_note_it_once(place: Place) -> None:
+    sweep = replace(place.sweep, name="other", content={**place.sweep.content, "name": "other"})
+    drivers = [place.driver() for _ in range(4)]
+    start = threading.Barrier(len(drivers))
+    with ThreadPoolExecutor(len(drivers)) as pool:
+
+        def note(driver: Ledger) -> int:
+            start.wait()
+            return driver.record_sweep(sweep).id
+
+        assert len(set(pool.map(note, drivers))) == 1
+
+
 def test_a_run_is_given_to_one_driver(place: Place) -> None:
     one, two = place.driver(), place.driver()
     claim = one.start_run(place.specs[0], None)
@@ -120,7 +135,9 @@ def test_a_driver_that_slept_keeps_what_nobody_took(place: Place) -> None:
     sleeper = place.driver()
     sleeper.start_run(place.specs[0], None)
     place.let_time_pass(leases.LEASE_SECONDS + 1)
+    assert place.driver().release_runs() == 1  # somebody thought it dead, and took nothing
     assert sleeper.finish_run(place.specs[0], DONE, attempt=1)
+    assert sleeper.find_runs("1")[0].scores == {"closeness": -0.1}
     assert sleeper.finish_run(place.specs[0], DONE, attempt=1)  # the answer was lost: again
 
 

@@ -16,6 +16,7 @@ SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours to handle
+    "TUNE_RESULT_BUFFER_LENGTH": "1",  # each result is answered by the next run
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the ledger remembers
     "TUNE_MAX_PENDING_TRIALS_PG": "64",  # the crew bounds how many workers wait for room
 }

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 RESOURCES = "resources"  # where a worker's configuration says what it has
-NODE_LOST = re.compile(r"node (was terminated|has died|is dead|died)|node_died|ActorUnavailable")
+NODE_LOST = re.compile(  # in the words of Ray's errors
+    r"node (was terminated|has died|is dead|died)|node_died|is unavailable: |temporarily unavail",
+    re.IGNORECASE,
+)
+# Whose command lines may hold secrets: the other processes on the node.
+OTHERS = re.compile(r"(Considered workers|Top \d+ memory users).*", re.DOTALL)
 
 
 def bundle(config: dict[str, Any]) -> PlacementGroupFactory:
@@ -68,7 +73,8 @@ class Direct(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ANN401
         """A run reached a rung or its end, or the worker has nothing to do."""
-        goes_on = self._crew.goes_on(trial.trial_id, result.get(HANDLE), result[RESULT])
+        with self._crew.remembering_errors():
+            goes_on = self._crew.goes_on(trial.trial_id, result.get(HANDLE), result[RESULT])
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ANN401
@@ -76,7 +82,8 @@ class Direct(FIFOScheduler):
         text = _error_text(trial)
         result = lost(text)
         killed = result.failure == "interrupted" and NODE_LOST.search(text) is None
-        self._crew.lost(trial.trial_id, result, killed=killed)
+        with self._crew.remembering_errors():
+            self._crew.lost(trial.trial_id, result, killed=killed)
 
 
 class Forget(Callback):
@@ -112,7 +119,7 @@ class StopInTheEnd(Stopper):
 
 def lost(text: str) -> RunResult:
     """The result of a run whose worker died."""
-    words = " ".join(text.split())
+    words = " ".join(OTHERS.sub("", text).split())
     memory = "OutOfMemory" in words or "out of memory" in words.lower()
     failure: Failure = "out_of_memory" if memory else "interrupted"
     return RunResult("failed", failure=failure, message=f"the worker died: {words}")

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from bhnbench.engine import LOCAL, ray_address
 from bhnbench.errors import ResourceError
 from bhnbench.interrupts import interrupts_deferred
 from bhnbench.sweep.execution import Resources
 
+JOIN_SECONDS = 60.0
 LOOK_SECONDS = 1.0  # between two looks at which nodes there are
 
 
@@ -37,6 +39,12 @@ class Cluster:
     def slots(self, resources: Resources) -> int:
         """How many runs fit at a time."""
         return sum(_fits(asked_of(resources), node) for node in self._alive())
+
+    def await_workers(self) -> None:
+        """Where nodes may join and none has a processor, as after a fault: wait a while."""
+        until = time.monotonic() + JOIN_SECONDS
+        while self.grows and not self.largest("CPU") and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
 
     def fits(self, resources: Resources) -> bool:
         """Whether some node has so much."""
@@ -97,8 +105,14 @@ def asked_of(resources: Resources) -> dict[str, float]:
 
 
 def _fits(asked: Mapping[str, float], node: Mapping[str, float]) -> int:
-    times = [node.get(kind, 0.0) / amount for kind, amount in asked.items()]
-    return math.floor(min(times) + 1e-9)  # 1 / 0.1 is a little less than 10
+    return min(_times(kind, amount, node.get(kind, 0.0)) for kind, amount in asked.items())
+
+
+def _times(kind: str, amount: float, has: float) -> int:
+    """How often an amount fits; a share is of one GPU, and what is left of each is of no use."""
+    if kind == "GPU" and amount < 1:
+        return math.floor(has) * math.floor(1 / amount + 1e-9)  # 1 / 0.1 is a little less than 10
+    return math.floor(has / amount + 1e-9)
 
 
 def _refusal(kind: str, amount: float, most: float) -> str:
@@ -127,6 +141,7 @@ def open_cluster(requests: Iterable[Resources]) -> Iterator[Cluster]:
         _connect(ray_address())
         try:
             cluster = Cluster(grows=ray_address() != LOCAL)
+            cluster.await_workers()
             cluster.check(requests)
             yield cluster
         finally:
@@ -151,6 +166,6 @@ def _connect(address: str) -> None:
                 logging_level=logging.CRITICAL,
                 configure_logging=False,
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ResourceError(f"the Ray cluster at {address} does not start: {reason}") from error

@@ -79,6 +79,7 @@ class Coordinator:
             claim = self._ledger.start_run(candidate.spec, candidate.trial)
             study = self._studies[candidate.study]
             if claim is None:
+                study.n_handed_out -= bool(candidate.failed)
                 self._give_up(candidate)
                 continue
             work = replace(candidate, claim=claim)
@@ -131,6 +132,7 @@ class Coordinator:
         )
         study.n_busy -= 1
         if not landed:
+            study.n_handed_out -= 1  # it is handed out again
             self._tell("refused", work, reason="somebody took the run over", state=result.state)
             self._give_up(work)
         elif again is not None:

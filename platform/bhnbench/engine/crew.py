@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from bhnbench.engine.cluster import Cluster
 from bhnbench.engine.coordinator import Coordinator
 from bhnbench.engine.work import Work
+from bhnbench.errors import BhnbenchError, ResourceError
 from bhnbench.runs import RunResult
 from bhnbench.sweep.execution import Resources
 
 IDLE_LIMIT_SECONDS = 5.0  # then a worker makes room for those who have work
+MAX_STILLBORN = 10  # workers in a row that did not start
 REST_SECONDS = 30.0  # before one like it is hired again, unless a run ends sooner
 
 
@@ -45,6 +48,8 @@ class Crew:
         self._pack = pack
         self._workers: dict[str, Worker] = {}  # by Tune's trial id
         self._rested_until: dict[Resources, float] = {}
+        self._n_stillborn = 0
+        self.error: BhnbenchError | None = None  # that ended the sweep
 
     def __reduce__(self) -> tuple[type[Crew], tuple[()]]:
         """Tune pickles what it is given, for a restore that we never use: the ledger remembers."""
@@ -80,7 +85,10 @@ class Crew:
             result: of its run, at a rung or at the end; None: it had nothing to do.
         """
         worker = self._workers[worker_id]
-        worker.handle = handle or worker.handle
+        if handle is not None:
+            worker.handle, self._n_stillborn = handle, 0
+        if worker.work is not None and result is None:
+            return True  # what it was given has not reached it yet
         if worker.work is not None and result is not None:
             if result.state != "running":
                 self._land(worker.work, result)
@@ -120,7 +128,30 @@ class Crew:
             worker_id: who.
             result: what is to be said of its run.
             killed: it died, and not because its node was lost.
+
+        Raises:
+            ResourceError: no worker starts.
         """
         worker = self._workers.pop(worker_id)
         if worker.work is not None:
             self._land(worker.work, result, killed=killed)
+        if worker.handle is None:
+            self._count_stillborn(worker, result)
+
+    def _count_stillborn(self, worker: Worker, result: RunResult) -> None:
+        self._n_stillborn += 1
+        self._rested_until[worker.resources] = time.monotonic() + IDLE_LIMIT_SECONDS
+        if self._n_stillborn >= MAX_STILLBORN:
+            raise ResourceError(
+                f"workers must start, but {self._n_stillborn} in a row did not; the last: "
+                f"{result.message[:300]}; see `bhnbench doctor`"
+            )
+
+    @contextmanager
+    def remembering_errors(self) -> Iterator[None]:
+        """Tune makes a text of what its schedulers raise; the error itself is kept here."""
+        try:
+            yield
+        except BhnbenchError as error:
+            self.error = error
+            raise

@@ -35,7 +35,9 @@ def next_try(
 def enlarged(resources: Resources) -> Resources:
     """Twice the memory: the share of a GPU, the memory asked for, or else that of two runs."""
     if resources.gpu:
-        return replace(resources, gpu=2 * resources.gpu)
+        twice = 2 * resources.gpu
+        whole = 1.0 if resources.gpu < 1 < twice else twice  # one GPU is shared, more are whole
+        return replace(resources, gpu=whole)
     if resources.memory:
         return replace(resources, memory=2 * resources.memory)
     return replace(resources, cpu=2 * resources.cpu)

@@ -8,18 +8,25 @@ from pathlib import Path
 from ray import tune
 from ray.tune import TuneConfig, Tuner
 
+from bhnbench.engine.actor_errors import teach
 from bhnbench.engine.adapters import Direct, Forget, Hire, StopInTheEnd, bundle
 from bhnbench.engine.cluster import Cluster
 from bhnbench.engine.coordinator import Coordinator
 from bhnbench.engine.crew import Crew
 from bhnbench.engine.trainable import RunTrainable, pack
 from bhnbench.engine.work import Work
+from bhnbench.interrupts import preempt
 
 
 def run_to_the_end(
     coordinator: Coordinator, cluster: Cluster, checkpoint_folder: str, scratch: Path
 ) -> None:
-    """Execute every run that the coordinator hands out, as many at a time as there is room."""
+    """Execute every run that the coordinator hands out, as many at a time as there is room.
+
+    Raises:
+        BhnbenchError: the ledger is away for too long, or no worker starts.
+    """
+    teach()
     crew = Crew(coordinator, cluster, _packer(checkpoint_folder))
     tuner = Tuner(
         tune.with_resources(RunTrainable, bundle),
@@ -38,7 +45,14 @@ def run_to_the_end(
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except Exception:
+        if crew.error is not None:
+            raise crew.error from None
+        raise
+    if not crew.finished:  # Tune heard SIGUSR1 before we did
+        preempt()
 
 
 def _packer(checkpoint_folder: str) -> Callable[[Work], str]:

@@ -21,6 +21,8 @@ WRITES = "bhnbench_writes"  # execution option of a transaction
 
 
 CONNECT_SECONDS = 10
+ANSWER_SECONDS = 20  # until a connection whose other end is silent counts as broken
+LOCK = 7220455  # any number that is ours
 PAUSE_SECONDS = 1.0  # between two tries to reach a server
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,9 +110,17 @@ def _parse(address: str) -> URL:
 
 
 def _connect_arguments(url: URL) -> dict[str, object]:
-    """A host that is cut off does not answer at all: give up in seconds."""
-    timed = "connect_timeout" in url.query or not url.drivername.startswith("postgresql")
-    return {} if timed else {"connect_timeout": CONNECT_SECONDS}
+    """A host that is cut off does not answer at all: give up in seconds, not in minutes."""
+    if not url.drivername.startswith("postgresql"):
+        return {}
+    limits: dict[str, object] = {
+        "connect_timeout": CONNECT_SECONDS,
+        "tcp_user_timeout": 1000 * ANSWER_SECONDS,
+        "keepalives_idle": ANSWER_SECONDS // 2,
+        "keepalives_interval": ANSWER_SECONDS // 4,
+        "keepalives_count": 2,
+    }
+    return {name: limit for name, limit in limits.items() if name not in url.query}
 
 
 def _refuse_network(file: Path) -> None:
@@ -166,6 +176,12 @@ def _bring_up_to_date(engine: Engine, shown: str, *, create: bool) -> None:
     _migrate(engine)
 
 
+def one_at_a_time(connection: Connection) -> None:
+    """Wait until no other driver is in such a transaction; on SQLite only one writes anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+
+
 def _migrate(engine: Engine) -> None:
     from alembic import command  # 0.3 s: only for the command that needs it
     from alembic.config import Config
@@ -173,5 +189,6 @@ def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with engine.execution_options(**{WRITES: True}).begin() as connection:
+        one_at_a_time(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

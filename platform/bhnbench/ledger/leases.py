@@ -165,8 +165,9 @@ def _n_changed(session: Session, change: Update) -> int:
 
 
 def holds_study(session: Session, study_id: int, driver: int | None) -> bool:
-    """Whether the driver still has a study's search."""
-    return session.scalars(select(StudyRow.driver_id).filter_by(id=study_id)).one() == driver
+    """Whether the driver has a study's search, and keeps it until the transaction ends."""
+    query = select(StudyRow.driver_id).filter_by(id=study_id).with_for_update(read=True)
+    return session.scalars(query).one() == driver
 
 
 def interrupt_left(session: Session) -> int:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select, update
 
 from bhnbench.ledger import leases
-from bhnbench.ledger.database import patient
+from bhnbench.ledger.database import one_at_a_time, patient
 from bhnbench.ledger.leases import Claim
 from bhnbench.ledger.models import RunRow, SweepRow, SweepStudyRow, now
 from bhnbench.ledger.reading import Reading
-from bhnbench.ledger.records import SweepRecord, TrialRef
+from bhnbench.ledger.records import LEFT_RUNNING, SweepRecord, TrialRef
 from bhnbench.ledger.rows import ensure_study, put_results, put_trial, sweep_record
 from bhnbench.runs import RunResult
 from bhnbench.specs import RunSpec, study_to_json
@@ -31,6 +31,7 @@ class Ledger(Reading):
     def record_sweep(self, sweep: Sweep) -> SweepRecord:
         """Note that a sweep starts, or goes on."""
         with self._session(writes=True) as session:
+            one_at_a_time(session.connection())  # what two insert at once, one cannot
             row = session.scalar(select(SweepRow).filter_by(name=sweep.name, digest=sweep.digest))
             started = now()
             if row is None:
@@ -160,7 +161,8 @@ class Ledger(Reading):
             row = session.scalars(select(RunRow).filter_by(key=spec.key).with_for_update()).one()
             if row.driver_id != self._driver or attempt not in (None, row.attempts):
                 return False
-            if attempt is not None and row.state != "running":
+            left = (row.failure, row.message) == ("interrupted", LEFT_RUNNING)
+            if attempt is not None and row.state != "running" and not left:
                 return True  # landed before: the server's answer was lost on its way
             row.state, row.failure = result.state, result.failure
             row.message = result.message[:MESSAGE_LENGTH]
@@ -172,7 +174,7 @@ class Ledger(Reading):
             row.peak_memory_mb = result.cost.peak_memory_mb
             row.provenance = dict(result.provenance)
             put_results(session, row.id, result)
-            if trial is not None:
+            if trial is not None and leases.holds_study(session, trial.study_id, self._driver):
                 put_trial(session, trial, row.id, result, value)
             return True
 

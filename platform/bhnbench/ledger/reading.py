@@ -91,7 +91,7 @@ class Reading:
             with interrupts_deferred(), Session(engine) as session, session.begin():
                 yield session
         except DatabaseError as error:
-            reason = str(error.orig).strip().splitlines()[0]
+            reason = (str(error.orig).strip() or type(error).__name__).splitlines()[0]
             text = f"the ledger cannot be read or written: {reason}"
             away = isinstance(error, OperationalError) and self._engine.dialect.name != "sqlite"
             raise (LedgerAwayError if away else LedgerError)(text) from error
