@@ -25,7 +25,7 @@ from bhnbench.contract import (
     Task,
 )
 from bhnbench.likelihoods import Gaussian
-from bhnbench.space import Choice, Float, Int, setting
+from bhnbench.space import Choice, Float, Int, check_settings, setting
 from bhnbench_tasks.datasets.order import order_by_hash
 from bhnbench_tasks.datasets.tables import (
     TABLES,
@@ -111,6 +111,17 @@ class UCIRegression(Task):
         "calibration": draw_calibration,
     }
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if not self.dataset.endswith(".npz"):
+            return
+        n_splits = load_table(self.dataset).n_splits  # a user's own file is read to be checked
+        if self.n_splits is not None and self.n_splits > n_splits:
+            raise ValueError(
+                f"n_splits <= {n_splits} must hold for {self.dataset}, "
+                f"but got n_splits={self.n_splits}; null takes all"
+            )
+
     @property
     def data_digest(self) -> str:
         """Digest of the table and its splits."""
@@ -129,7 +140,7 @@ class UCIRegression(Task):
         report: Report,
         checkpoint: Checkpoint,
     ) -> Outcome:
-        """Fit every split; a step is a split."""
+        """Fit every split; a step counts the splits done."""
         table = load_table(self.dataset)
         n_splits = min(self.n_splits or table.n_splits, table.n_splits)
         rngs = spawn(rng, n_splits)

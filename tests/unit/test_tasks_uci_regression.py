@@ -13,6 +13,7 @@ from bhnbench_doubles.fits import Fit, run_task
 
 from bhnbench.calibration import crps_mixture
 from bhnbench.contract import Problem
+from bhnbench.errors import DataError
 from bhnbench.seeds import make_rng
 from bhnbench_tasks.datasets.tables import RegressionTable, load_table
 from bhnbench_tasks.streams import spawn
@@ -217,3 +218,22 @@ def test_the_figure_has_a_point_a_split(table):
     assert len(points) == 2
     np.testing.assert_allclose(points[0], outcome.tables["splits"]["log_likelihood"])
     assert [label.get_text() for label in panel.get_xticklabels()] == ["a", "b"]
+
+
+def test_a_file_of_one_s_own_is_checked_before_anything_runs(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{part}_{kind}": rng.normal(size=(20, width))
+        for part in ("train", "validation", "test")
+        for kind, width in (("inputs", 3), ("targets", 1))
+    }
+    np.savez(tmp_path / "given.npz", **arrays)
+    assert UCIRegression(dataset=str(tmp_path / "given.npz"), n_splits=1).n_splits == 1
+    with pytest.raises(
+        ValueError, match=r"n_splits <= 1 must hold for .*given.npz, but got n_spl"
+    ):
+        UCIRegression(dataset=str(tmp_path / "given.npz"), n_splits=7)
+    arrays["train_inputs"][3, 1] = np.nan
+    np.savez(tmp_path / "broken.npz", **arrays)
+    with pytest.raises(DataError, match="must be finite, but 1 of its values"):
+        UCIRegression(dataset=str(tmp_path / "broken.npz"))
