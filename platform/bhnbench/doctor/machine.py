@@ -38,7 +38,7 @@ def python_version() -> Verdict:
     from packaging.specifiers import SpecifierSet
 
     here = platform.python_version()
-    required = distribution(PACKAGE).metadata["Requires-Python"] or ""
+    required = ",".join(distribution(PACKAGE).metadata.get_all("Requires-Python") or ())
     if SpecifierSet(required).contains(here, prereleases=True):
         return ok(here)
     fix = f"make a virtual environment with a Python {required}"
