@@ -81,7 +81,7 @@ class RunCheckpoint:
         self._run.warnings.texts[:] = warnings
         return state
 
-    def save(self, state: Any) -> None:  # noqa: ANN401
+    def save(self, state: Any) -> None:  # noqa: ANN401 - a task's own state
         """Keep ``state``, unless what was kept last is young."""
         if self._place is None or time.monotonic() - self._saved_at < CHECKPOINT_SECONDS:
             return
@@ -130,7 +130,7 @@ def to_bytes(content: object, trusted: Collection[str] = ()) -> bytes:
     return buffer.getvalue()
 
 
-def from_bytes(kept: bytes, trusted: Collection[str] = ()) -> Any:  # noqa: ANN401
+def from_bytes(kept: bytes, trusted: Collection[str] = ()) -> Any:  # noqa: ANN401 - whatever was kept
     """What was kept; runs no code that it brings.
 
     Args:
